@@ -16,6 +16,7 @@ SlideCode = Literal[
     "empty_file",
     "not_a_file",
     "not_a_slide",
+    "duplicate_name",
     "damaged",
     "unsupported",
     "mpp_missing",

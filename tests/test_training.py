@@ -1,0 +1,378 @@
+"""Training: exact resume, refusal of mixtures, stops before damage, and that it learns."""
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from wsi_lmc.batches import TileBatch
+from wsi_lmc.checkpoint import newest_valid_state, read_metrics, saved_steps, state_path
+from wsi_lmc.encoder import load_encoder
+from wsi_lmc.errors import TrainingError, UsageError
+from wsi_lmc.publish import exclusive
+from wsi_lmc.training import StepReport, TrainConfig, train
+from wsi_lmc.training.learner import Learner, build_schedule
+from wsi_lmc.units import Mpp
+
+CPU = torch.device("cpu")
+CONFIG = TrainConfig(
+    steps=6,
+    batch=8,
+    seed=11,
+    device="cpu",
+    architecture="vit-demo",
+    log_every=1,
+    evaluate_every=3,
+    checkpoint_every=2,
+    held_out_share=0.2,
+)
+
+
+@dataclass
+class ArrayStore:
+    """A tile store in memory."""
+
+    slide_id: str
+    tiles: np.ndarray
+    fingerprint: str
+    tile_px: int = 64
+    mpp: Mpp = field(default_factory=lambda: Mpp(0.5, 0.5))
+
+    @property
+    def valid(self) -> np.ndarray:
+        return np.zeros(len(self.tiles), np.uint8)
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        return self.tiles[rows]
+
+
+def _tissue(count: int, seed: int) -> np.ndarray:
+    """Stained tiles: smooth concentration fields of H and E mixed in optical density, plus noise."""
+    generator = np.random.default_rng(seed)
+    coarse = generator.gamma(2.0, 0.35, (count, 2, 9, 7))
+    fields = torch.nn.functional.interpolate(torch.from_numpy(coarse), (64, 64), mode="bicubic").clamp(min=0).numpy()
+    vectors = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11]])
+    density = np.einsum("nkhw,kc->nhwc", fields, vectors) + generator.normal(0, 0.01, (count, 64, 64, 3))
+    return (255 * np.exp(-density.clip(0))).round().astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def stores() -> list[ArrayStore]:
+    return [ArrayStore(name, _tissue(count, count), f"of-{name}") for name, count in (("b", 21), ("a", 34))]
+
+
+def _interrupt_after(step: int, error: BaseException) -> Callable[[StepReport], None]:
+    def on_step(report: StepReport) -> None:
+        if report.step == step:
+            raise error
+
+    return on_step
+
+
+def _rows(folder: Path) -> list[dict[str, Any]]:
+    return [{name: value for name, value in row.items() if name != "wall"} for row in read_metrics(folder)]
+
+
+def _flat(value: Any, name: str = "") -> dict[str, Any]:
+    if isinstance(value, dict):
+        return {k: v for key, item in value.items() for k, v in _flat(item, f"{name}/{key}").items()}
+    if isinstance(value, list | tuple):
+        return _flat(dict(enumerate(value)), name)
+    return {name: value}
+
+
+def _assert_same_training(first: Path, second: Path) -> None:
+    assert _rows(first) == _rows(second)
+    states = []
+    for folder in (first, second):
+        found = newest_valid_state(folder)
+        assert found is not None
+        states.append(_flat(found.state))
+    assert states[0].keys() == states[1].keys()
+    for name, value in states[0].items():
+        other = states[1][name]
+        assert torch.equal(value, other) if isinstance(value, torch.Tensor) else value == other, name
+    for file in ("encoder/model.safetensors", "encoder/config.json", "provenance.json"):
+        assert (first / file).read_bytes() == (second / file).read_bytes(), file
+
+
+@pytest.fixture(scope="module")
+def straight(stores: list[ArrayStore], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six steps without interruption."""
+    folder = tmp_path_factory.mktemp("straight") / "ckpt"
+    train(stores, folder, CONFIG)
+    return folder
+
+
+def test_three_steps_and_three_resumed_equal_six(stores: list[ArrayStore], straight: Path, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train(stores, tmp_path, CONFIG, on_step=_interrupt_after(3, KeyboardInterrupt()))
+    assert saved_steps(tmp_path) == [3, 2]
+    assert not (tmp_path / "encoder").exists()
+    torch.manual_seed(4242)  # nothing may depend on the global generator
+    result = train(stores, tmp_path, CONFIG, start="resume")
+    assert (result.steps, result.damaged, result.held_out) == (6, (), "tiles")
+    _assert_same_training(straight, tmp_path)
+
+
+def test_a_crash_goes_back_to_the_last_state_and_its_metrics(
+    stores: list[ArrayStore], straight: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(OSError, match="crash"):
+        train(stores, tmp_path, CONFIG, on_step=_interrupt_after(5, OSError("crash")))
+    assert saved_steps(tmp_path) == [4, 2]
+    assert [row["step"] for row in _rows(tmp_path)] == [1, 2, 3, 4, 5]
+    train(stores, tmp_path, CONFIG, start="resume")
+    _assert_same_training(straight, tmp_path)
+
+
+def test_an_interruption_within_the_weight_update_is_not_saved(
+    stores: list[ArrayStore], straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    update = torch.optim.AdamW.step
+    calls = []
+
+    def interrupted(self: torch.optim.AdamW) -> None:
+        calls.append(1)
+        update(self)
+        if len(calls) == 4:  # the weights have moved, step and schedule have not
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.optim.AdamW, "step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(stores, tmp_path, replace(CONFIG, checkpoint_every=3))
+    assert saved_steps(tmp_path) == [3]
+    train(stores, tmp_path, CONFIG, start="resume")
+    _assert_same_training(straight, tmp_path)
+
+
+def test_a_damaged_state_is_passed_over_on_resuming(
+    stores: list[ArrayStore], straight: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train(stores, tmp_path, CONFIG, on_step=_interrupt_after(4, KeyboardInterrupt()))
+    path = state_path(tmp_path, 4)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    result = train(stores, tmp_path, CONFIG, start="resume")
+    assert result.damaged == ("state-4.pt",)
+    assert "state-4.pt is damaged: going on from the older state of step 2" in caplog.text
+    _assert_same_training(straight, tmp_path)
+
+
+def test_order_of_stores_and_reading_ahead_change_nothing(
+    stores: list[ArrayStore], straight: Path, tmp_path: Path
+) -> None:
+    train(stores[::-1], tmp_path, replace(CONFIG, prefetch=0))
+    assert _rows(tmp_path) == _rows(straight)
+    assert (tmp_path / "encoder/model.safetensors").read_bytes() == (
+        straight / "encoder/model.safetensors"
+    ).read_bytes()
+
+
+def test_seed_changes_everything(stores: list[ArrayStore], straight: Path, tmp_path: Path) -> None:
+    train(stores, tmp_path, replace(CONFIG, seed=12, steps=1))
+    assert _rows(tmp_path)[0]["loss"] != _rows(straight)[0]["loss"]
+
+
+def test_a_finished_training_resumes_to_itself(stores: list[ArrayStore], straight: Path) -> None:
+    before = _rows(straight)
+    result = train(stores, straight, CONFIG, start="resume", on_step=_interrupt_after(1, AssertionError("no step")))
+    assert _rows(straight) == before
+    assert result.last["step"] == 6
+
+
+def test_resume_where_nothing_is_begins(stores: list[ArrayStore], tmp_path: Path) -> None:
+    assert train(stores, tmp_path / "new", replace(CONFIG, steps=1), start="resume").last["step"] == 1
+
+
+def test_resume_with_another_configuration_names_what_differs(stores: list[ArrayStore], straight: Path) -> None:
+    before = sorted(path.name for path in straight.iterdir())
+    with pytest.raises(UsageError, match=r"setting lr was 0\.0001, is 0\.001; setting mode was robust, is paper"):
+        train(stores, straight, replace(CONFIG, lr=1e-3, mode="paper"), start="resume")
+    changed = [replace(stores[0], fingerprint="retiled"), stores[1]]
+    with pytest.raises(UsageError, match="tiles of slide b was of-b, is retiled"):
+        train(changed, straight, CONFIG, start="resume")
+    with pytest.raises(UsageError, match="tiles of slide b was of-b, is absent"):
+        train(stores[1:], straight, CONFIG, start="resume")
+    assert sorted(path.name for path in straight.iterdir()) == before
+    train(stores, straight, replace(CONFIG, keep=5, prefetch=0, checkpoint_every=1), start="resume")  # these may
+
+
+def test_a_used_folder_is_refused_unless_overwritten(stores: list[ArrayStore], tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("written before training starts")
+    one = replace(CONFIG, steps=1)
+    train(stores, tmp_path, one)
+    with pytest.raises(UsageError, match=r"holds encoder, events, metrics\.jsonl"):
+        train(stores, tmp_path, one)
+    (tmp_path / "notes.txt").write_text("the user's own")
+    train(stores, tmp_path, replace(one, seed=99), start="overwrite")
+    assert (tmp_path / "notes.txt").exists()
+    assert json.loads((tmp_path / "provenance.json").read_text())["config"]["seed"] == 99
+    assert len(_rows(tmp_path)) == 1
+    assert len(list((tmp_path / "events").iterdir())) == 1
+
+
+def test_two_trainings_never_share_a_folder(stores: list[ArrayStore], tmp_path: Path) -> None:
+    with exclusive(tmp_path, "train"), pytest.raises(UsageError, match="another training is writing"):
+        train(stores, tmp_path, CONFIG)
+
+
+def test_the_folder_says_where_the_encoder_came_from(stores: list[ArrayStore], straight: Path) -> None:
+    provenance = json.loads((straight / "provenance.json").read_text())
+    assert [(slide["slide_id"], slide["tiles"], slide["fingerprint"]) for slide in provenance["slides"]] == [
+        ("a", 34, "of-a"),
+        ("b", 21, "of-b"),
+    ]
+    assert sum(slide["trained_on"] + slide["held_out"] for slide in provenance["slides"]) == 55
+    assert sum(slide["held_out"] for slide in provenance["slides"]) == 11
+    assert (provenance["mode"], provenance["trained_mpp"], provenance["steps"]) == ("robust", 0.5, 6)
+    assert provenance["augmentation"]["scale_high"] == 2.0
+    encoder = load_encoder(str(straight), CPU)
+    assert encoder.sha256 == provenance["encoder_sha256"]
+    assert (encoder.architecture, encoder.mode, encoder.trained_mpp, encoder.input_px) == (
+        "vit-demo",
+        "robust",
+        0.5,
+        64,
+    )
+    found = newest_valid_state(straight)
+    assert found is not None
+    for name, weight in encoder.module.state_dict().items():
+        assert torch.equal(weight, found.state["model"][name])
+    assert str(straight.parent) not in "".join(file.read_text() for file in straight.rglob("*.json"))
+
+
+def test_metrics_hold_the_terms_and_the_held_out_terms(straight: Path) -> None:
+    rows = _rows(straight)
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert [row["step"] for row in rows if "held_out_invariance" in row] == [3, 6]
+    for row in rows:
+        assert row["loss"] == pytest.approx(row["invariance"] + 0.005 * row["redundancy"], rel=1e-5)
+        assert -1 <= row["mean_diagonal"] <= 1
+        assert 1 <= row["effective_rank"] <= 8
+        assert 0 <= row["clipped_share"] <= 1
+    assert list(read_metrics(straight)[0]["wall"]) == ["seconds", "waiting_for_tiles"]
+
+
+def test_it_learns(stores: list[ArrayStore], tmp_path: Path) -> None:
+    config = replace(CONFIG, steps=60, batch=16, evaluate_every=1, checkpoint_every=60, lr=3e-4, log_every=30)
+    train(stores, tmp_path, config)
+    held_out = [row["held_out_loss"] for row in _rows(tmp_path)]
+    assert len(held_out) == 60
+    assert np.mean(held_out[-5:]) < 0.6 * held_out[0]
+
+
+def _batch(stores: list[ArrayStore]) -> TileBatch:
+    vectors = torch.tensor([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11]])
+    vectors = vectors / vectors.norm(dim=1, keepdim=True)
+    return TileBatch(torch.from_numpy(stores[0].tiles[:8]), vectors.expand(8, 2, 3).contiguous())
+
+
+def test_a_non_finite_loss_stops_before_the_weights_are_touched(stores: list[ArrayStore]) -> None:
+    learner = Learner(CONFIG, 64, CPU)
+    learner.learn(_batch(stores), describe=False)
+    with torch.no_grad():
+        next(p for name, p in learner.model.named_parameters() if name == "norm.bias")[2] = math.inf
+    before = {name: weight.clone() for name, weight in learner.model.state_dict().items()}
+    with pytest.raises(TrainingError, match="loss nan at step 2; expected a finite number"):
+        learner.learn(_batch(stores), describe=False)
+    assert all(torch.equal(weight, before[name]) for name, weight in learner.model.state_dict().items())
+    assert (learner.step, learner.whole) == (1, True)
+
+
+def test_a_non_finite_gradient_of_a_finite_loss_stops_too(stores: list[ArrayStore]) -> None:
+    learner = Learner(CONFIG, 64, CPU)
+    learner.model.get_parameter("norm.weight").register_hook(lambda gradient: gradient * math.nan)
+    before = {name: weight.clone() for name, weight in learner.model.state_dict().items()}
+    with pytest.raises(TrainingError, match="gradient_norm nan at step 1"):
+        learner.learn(_batch(stores), describe=False)
+    assert all(torch.equal(weight, before[name]) for name, weight in learner.model.state_dict().items())
+
+
+def test_divergence_ends_the_run_and_leaves_the_saved_states(stores: list[ArrayStore], tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"at step [2-6]; expected a finite number"):
+        train(stores, tmp_path, replace(CONFIG, lr=1e30, warmup_share=0.0, checkpoint_every=1))
+    assert saved_steps(tmp_path)
+    assert not (tmp_path / "encoder").exists()
+
+
+def test_evaluation_repeats_itself_and_leaves_training_alone(stores: list[ArrayStore]) -> None:
+    learner, other = Learner(CONFIG, 64, CPU), Learner(CONFIG, 64, CPU)
+    first = learner.evaluate([_batch(stores), _batch(stores)])
+    assert learner.evaluate([_batch(stores), _batch(stores)]) == first
+    assert learner.model.training
+    assert learner.learn(_batch(stores), describe=True) == other.learn(_batch(stores), describe=True)
+
+
+def _rates(config: TrainConfig) -> list[float]:
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.ones(1))], lr=config.lr)
+    schedule = build_schedule(optimizer, config)
+    rates = []
+    for _ in range(config.steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    return rates
+
+
+@pytest.mark.parametrize(
+    ("steps", "warmup", "anneal"), [(200, 0.05, 0.2), (200, 0.0, 0.2), (100, 0.3, 0.0), (20, 0.5, 0.5), (3, 0.0, 0.0)]
+)
+def test_schedule_equals_its_closed_form(steps: int, warmup: float, anneal: float) -> None:
+    config = replace(CONFIG, steps=steps, warmup_share=warmup, anneal_share=anneal)
+    rises, falls = round(warmup * steps), round(anneal * steps)
+
+    def rate(step: int) -> float:
+        if step < rises:
+            return 1e-4 * (step + 1) / (rises + 1)
+        if step < steps - falls:
+            return 1e-4
+        turn = math.pi * (step - (steps - falls)) / falls
+        return 1e-7 + (1e-4 - 1e-7) * (1 + math.cos(turn)) / 2
+
+    assert _rates(config) == pytest.approx([rate(step) for step in range(steps)], rel=1e-6)
+
+
+@pytest.mark.parametrize("steps", range(1, 12))
+def test_schedule_of_very_few_steps_is_positive(steps: int) -> None:
+    assert all(1e-8 < rate <= 1e-4 * (1 + 1e-9) for rate in _rates(replace(CONFIG, steps=steps)))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"steps": 0}, "steps = 0; expected at least 1"),
+        ({"batch": 1}, "batch = 1; expected at least 2"),
+        ({"prefetch": -1}, "prefetch = -1"),
+        ({"warmup_share": -0.1}, r"warmup_share = -0\.1"),
+        ({"warmup_share": 0.6, "anneal_share": 0.5}, r"together 1\.1; expected at most 1"),
+        ({"held_out_share": 1.0}, r"held_out_share = 1\.0"),
+    ],
+)
+def test_impossible_settings_are_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        replace(CONFIG, **change)
+
+
+def test_too_few_tiles_are_refused(stores: list[ArrayStore], tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="44 tiles to train on; expected at least one batch of 45"):
+        train(stores, tmp_path, replace(CONFIG, batch=45))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_gpu_training_follows_the_cpu(stores: list[ArrayStore], straight: Path, tmp_path: Path) -> None:
+    train(stores, tmp_path / "float32", replace(CONFIG, device="cuda", bf16=False))
+    train(stores, tmp_path / "bf16", replace(CONFIG, device="cuda"))
+    assert len(_rows(tmp_path / "bf16")) == len(_rows(tmp_path / "float32")) == 6
+    cpu = _rows(straight)[0]
+    assert _rows(tmp_path / "bf16")[0]["mean_diagonal"] == pytest.approx(cpu["mean_diagonal"], abs=0.2)

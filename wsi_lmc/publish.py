@@ -1,0 +1,101 @@
+"""Atomic publishing: nothing incomplete ever stands under a final name.
+
+A result is written under ``OUT/.tmp/<uuid>/``, flushed, and renamed into place as the last step. Locks are taken
+before "is it done?" is asked, so that two processes on one output never do the same slide.
+"""
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from wsi_lmc.errors import UsageError
+
+TEMPORARY = ".tmp"
+LOCKS = ".locks"
+
+
+@contextmanager
+def publishing(run_folder: Path, final: Path) -> Iterator[Path]:
+    """Yield a temporary path on the same file system; on success it becomes ``final``, on an error it is removed.
+
+    ``final`` may be a file or a folder; what stood there is replaced only once the new result is complete.
+    """
+    workplace = run_folder / TEMPORARY / uuid.uuid4().hex
+    workplace.mkdir(parents=True)
+    try:
+        draft = workplace / final.name
+        yield draft
+        _flush_tree(draft)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        if final.is_dir():
+            final.rename(workplace / f"{final.name}.replaced")
+        draft.replace(final)
+        _flush(final.parent)
+    finally:
+        shutil.rmtree(workplace, ignore_errors=True)
+
+
+def publish_text(run_folder: Path, final: Path, text: str) -> None:
+    """Write a small text file atomically."""
+    with publishing(run_folder, final) as draft:
+        draft.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def exclusive(run_folder: Path, name: str, wait_s: float = -1.0) -> Iterator[bool]:
+    """Hold the lock ``name`` of a run; yields False when another process still holds it after ``wait_s`` seconds.
+
+    A lock dies with its process, so a killed holder never blocks its successor (not so on NFS: see docs).
+    """
+    folder = run_folder / LOCKS
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / f"{name}.lock")
+    try:
+        lock.acquire(timeout=wait_s)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+def prepare_output(folder: Path) -> None:
+    """Create an output folder and prove that it can be written to, before any work starts.
+
+    Raises:
+        UsageError: the folder cannot be created or written to.
+    """
+    try:
+        probe = folder / TEMPORARY / uuid.uuid4().hex
+        probe.mkdir(parents=True)
+        (probe / "probe").write_bytes(b"")
+        shutil.rmtree(probe)
+    except OSError as error:
+        raise UsageError(
+            f"cannot write to {folder} ({error.strerror})", "a writable output folder", "Choose another one with -o."
+        ) from error
+
+
+def _flush_tree(root: Path) -> None:
+    if root.is_file():
+        _flush(root)
+        return
+    for folder, _, files in root.walk(top_down=False):
+        for name in files:
+            _flush(folder / name)
+        _flush(folder)
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,100 @@
+"""How an encoder is trained: one flat set of settings, the paper's values where the paper states them."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from annotated_doc import Doc
+
+from wsi_lmc.encoder import Architecture
+from wsi_lmc.errors import UsageError
+from wsi_lmc.stain import ViewConfig
+
+MAY_CHANGE = frozenset({"device", "prefetch", "checkpoint_every", "keep"})
+"""Settings in which a resumed training may differ: none of them changes what is computed on one device."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How an encoder is trained."""
+
+    steps: Annotated[int, Doc("Optimiser steps; the learning-rate schedule is stretched over them.")] = 10_000
+    batch: Annotated[int, Doc("Tiles (pairs of views) per step; the loss itself depends on this number.")] = 32
+    seed: Annotated[int, Doc("Decides the initial weights, the order of tiles and all views.")] = 0
+    device: Annotated[str, Doc("auto (CUDA where there is one), cpu, cuda or cuda:N.")] = "auto"
+    architecture: Annotated[
+        Architecture,
+        Doc("vit-tiny is the paper's network (192 features); vit-demo (64 features) trains on a laptop in minutes."),
+    ] = "vit-tiny"
+    mode: Annotated[
+        Literal["paper", "robust"],
+        Doc("paper: colour views exactly as published; robust: keeps the residual, distrusts bad fits, flips tiles."),
+    ] = "robust"
+    scale_low: Annotated[float, Doc("Smallest factor on the H and on the E concentrations of a view.")] = 0.5
+    scale_high: Annotated[float, Doc("Largest factor on the H and on the E concentrations of a view.")] = 2.0
+    off_diagonal_weight: Annotated[
+        float, Doc("Weight (lambda) of the redundancy term: more spreads the features, less ties the views closer.")
+    ] = 0.005
+    lr: Annotated[float, Doc("Learning rate of the constant phase.")] = 1e-4
+    final_lr: Annotated[float, Doc("Learning rate that the last phase falls to.")] = 1e-7
+    weight_decay: Annotated[float, Doc("AdamW's weight decay, on every weight.")] = 0.01
+    warmup_share: Annotated[float, Doc("Share of the steps in which the learning rate rises linearly.")] = 0.05
+    anneal_share: Annotated[float, Doc("Share of the steps, at the end, in which it falls along a cosine.")] = 0.2
+    tiles_per_slide: Annotated[
+        int, Doc("Most tiles of one slide in an epoch, drawn anew each epoch, so that none dominates; 0 takes all.")
+    ] = 0
+    held_out_share: Annotated[
+        float, Doc("Share of the slides (where slides are few: of the tiles) kept for evaluation, never trained on.")
+    ] = 0.05
+    held_out_tiles: Annotated[int, Doc("Most held-out tiles evaluated; under about 2,000 the terms are biased.")] = 2048
+    log_every: Annotated[int, Doc("Steps between two rows of metrics.jsonl.")] = 10
+    evaluate_every: Annotated[int, Doc("Steps between two evaluations on the held-out tiles.")] = 500
+    checkpoint_every: Annotated[int, Doc("Steps between two saved states: the most that a crash loses.")] = 500
+    keep: Annotated[int, Doc("Saved states that stay on disk; two allow for one being damaged.")] = 2
+    prefetch: Annotated[int, Doc("Batches read ahead in threads; 0 reads when needed. Never changes a result.")] = 2
+    bf16: Annotated[bool, Doc("Run the encoder in bfloat16 on CUDA; the CPU always computes in float32.")] = True
+
+    def __post_init__(self) -> None:
+        for name, least in _LEAST.items():
+            if getattr(self, name) < least:
+                raise UsageError(f"{name} = {getattr(self, name)}", f"at least {least}", "Correct it.")
+        for name in ("warmup_share", "anneal_share", "held_out_share"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UsageError(f"{name} = {getattr(self, name)}", "a share from 0 to below 1", "Correct it.")
+        if self.warmup_share + self.anneal_share > 1:
+            together = self.warmup_share + self.anneal_share
+            raise UsageError(
+                f"warmup_share and anneal_share of together {together:g}", "at most 1", "Lower one of them."
+            )
+
+    @property
+    def views(self) -> ViewConfig:
+        """The part that says how a view is made."""
+        return ViewConfig(mode=self.mode, scale_low=self.scale_low, scale_high=self.scale_high)
+
+    @property
+    def warmup_steps(self) -> int:
+        """Steps in which the learning rate rises."""
+        return round(self.warmup_share * self.steps)
+
+    @property
+    def anneal_steps(self) -> int:
+        """Steps in which the learning rate falls."""
+        return round(self.anneal_share * self.steps)
+
+
+_LEAST = {
+    "steps": 1,
+    "batch": 2,
+    "seed": 0,
+    "tiles_per_slide": 0,
+    "held_out_tiles": 2,
+    "log_every": 1,
+    "evaluate_every": 1,
+    "checkpoint_every": 1,
+    "keep": 1,
+    "prefetch": 0,
+    "lr": 0.0,
+    "final_lr": 0.0,
+    "weight_decay": 0.0,
+    "off_diagonal_weight": 0.0,
+}

@@ -1,0 +1,103 @@
+"""What both stores share: zarr v3 groups with a schema, checksums, and errors a user can act on.
+
+A deleted chunk reads as the fill value, silently, so every group carries a SHA-256 of each array's stored bytes.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import imagecodecs.zarr
+import numpy as np
+import zarr
+from zarr.codecs import Crc32cCodec, ZstdCodec
+from zarr.errors import GroupNotFoundError
+
+from wsi_lmc.errors import StoreError
+from wsi_lmc.provenance import created_by
+
+Attributes = dict[str, Any]
+
+
+def create_group(path: Path) -> zarr.Group:
+    """Create an empty zarr v3 group; its attributes are written last, by :func:`seal`."""
+    return zarr.open_group(path, mode="w-", zarr_format=3)
+
+
+def write_array(group: zarr.Group, name: str, values: np.ndarray, chunk_rows: int | None = None) -> None:
+    """Store a small array losslessly, split along its first axis every ``chunk_rows`` rows (None: one chunk)."""
+    rows = max(1, len(values)) if chunk_rows is None else chunk_rows
+    array = group.create_array(
+        name,
+        shape=values.shape,
+        dtype=values.dtype,
+        chunks=(rows, *values.shape[1:]),
+        compressors=lossless_codecs(),
+        filters=None,
+    )
+    if len(values):
+        array[...] = values
+
+
+def lossless_codecs() -> list[Any]:
+    """Zstandard level 1 (level 0, zarr's default, takes twice the time for the same size) and a crc32c a chunk."""
+    return [ZstdCodec(level=1), Crc32cCodec()]
+
+
+def register_jpeg() -> None:
+    """Make zarr read and write ``imagecodecs_jpeg`` chunks; harmless when repeated."""
+    imagecodecs.zarr.register_codecs({"jpeg"}, verbose=False)
+
+
+def seal(path: Path, attributes: Attributes) -> None:
+    """Write a finished group's attributes, with the SHA-256 of every array, as the last step."""
+    group = zarr.open_group(path, mode="r+")
+    names = sorted(name for name, _ in group.arrays())
+    digests = {name: stored_sha256(path / name) for name in names}
+    group.attrs.put({**attributes, "sha256": digests, "created_by": created_by()})
+
+
+def stored_sha256(array_folder: Path) -> str:
+    """SHA-256 over an array's files: each relative path, then its bytes, in path order. Independent of the codec."""
+    digest = hashlib.sha256()
+    for path in sorted(array_folder.rglob("*")):
+        if path.is_file():
+            digest.update(path.relative_to(array_folder).as_posix().encode())
+            with path.open("rb") as file:
+                while block := file.read(1 << 22):
+                    digest.update(block)
+    return digest.hexdigest()
+
+
+def open_sealed(path: Path, schema: str, version: int, arrays: Sequence[str]) -> tuple[zarr.Group, Attributes]:
+    """Open a group for reading and check what it says of itself.
+
+    Raises:
+        StoreError: nothing there, another schema or version, or an array is missing.
+    """
+    kind = schema.split("/")[-1]
+    try:
+        group = zarr.open_group(path, mode="r", zarr_format=3)
+    except (GroupNotFoundError, FileNotFoundError) as error:
+        raise StoreError(f"no zarr v3 group at {path}", f"a store of {kind}", "Check the path.") from error
+    attributes = cast(Attributes, group.attrs.asdict())
+    found = attributes.get("schema")
+    if found != schema:
+        raise StoreError(f"{path.name} holds {found or 'no schema'}", schema, f"Give a store of {kind}.")
+    if attributes.get("schema_version") != version:
+        raise StoreError(
+            f"{path.name} is schema version {attributes.get('schema_version')}",
+            f"version {version}",
+            "Make it again with this version of wsi-lmc.",
+        )
+    missing = [name for name in arrays if name not in group]
+    if missing:
+        raise StoreError(f"{path.name} lacks {', '.join(missing)}", f"{', '.join(arrays)}", "Make the store again.")
+    return group, attributes
+
+
+def damaged_arrays(path: Path, attributes: Attributes) -> list[str]:
+    """Names of the arrays whose stored bytes no longer match their SHA-256."""
+    digests = cast(dict[str, str], attributes["sha256"])
+    return [name for name, digest in sorted(digests.items()) if stored_sha256(path / name) != digest]
