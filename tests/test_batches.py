@@ -4,7 +4,8 @@ import threading
 import time
 from collections import Counter
 from contextlib import closing
-from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,52 +21,58 @@ from wsi_lmc.batches import (
     usable_rows,
 )
 from wsi_lmc.errors import StoreError, TrainingError, UsageError
-from wsi_lmc.units import Mpp
+from wsi_lmc.tilestore import TileRows, TileStore, TileStoreWriter, Validity
 
 
-@dataclass
-class ArrayStore:
-    """A tile store in memory whose pixels say where they come from; slower for some rows than for others."""
+class UnevenStore(TileStore):
+    """A real store that is slower for some rows than for others, and fails on one."""
 
-    slide_id: str
-    count: int
-    number: int = 0
-    tile_px: int = 8
-    mpp: Mpp = field(default_factory=lambda: Mpp(0.5, 0.5))
-    bad: tuple[int, ...] = ()
-    broken_row: int = -1
-    fingerprint: str = "f"
-
-    @property
-    def valid(self) -> np.ndarray:
-        valid = np.zeros(self.count, np.uint8)
-        valid[list(self.bad)] = 3
-        valid[1::7] = np.maximum(valid[1::7], 1)  # padded tiles are usable
-        return valid
+    broken_row = -1
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         if self.broken_row in rows:
             raise StoreError(f"row {self.broken_row}", "a readable tile", "Run verify.")
         time.sleep(0.002 * float(rows[0] % 3))
-        tiles = np.zeros((len(rows), self.tile_px, self.tile_px, 3), np.uint8)
-        tiles[..., 0] = self.number
-        tiles[..., 1] = (rows % 256)[:, None, None]
-        return tiles
+        return super().read(rows)
 
 
-def _cohort() -> list[ArrayStore]:
-    return [ArrayStore("a", 50, 0), ArrayStore("b", 5, 1), ArrayStore("c", 0, 2), ArrayStore("d", 17, 3, bad=(0, 16))]
+def _write(folder: Path, slide_id: str, count: int, **other: Any) -> UnevenStore:
+    """A store of 8-px tiles whose pixels hold ``number`` (red) and their row (green); some are padded."""
+    px, mpp = other.get("px", 8), other.get("mpp", 0.5)
+    path = folder / f"{len(list(folder.iterdir()))}.zarr"
+    tiles = np.zeros((count, px, px, 3), np.uint8)
+    tiles[..., 0] = other.get("number", 0)
+    tiles[..., 1] = np.arange(count)[:, None, None]
+    valid = np.zeros(count, np.uint8)
+    valid[1::7] = Validity.PADDED
+    valid[list(other.get("bad", ()))] = Validity.UNREADABLE
+    writer = TileStoreWriter(path, count, px, "lossless")
+    writer.write([tiles] if count else [])
+    attributes = {"slide": {"id": slide_id}, "tile": {"px": px, "effective_mpp": [mpp, mpp]}}
+    writer.close(TileRows(np.zeros((count, 2), np.int32), np.ones(count, np.float32), valid), attributes)
+    return UnevenStore.open(path)
 
 
-def _stains(stores: list[ArrayStore]) -> list[np.ndarray]:
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> list[UnevenStore]:
+    """Four slides of 50, 5, 0 and 17 tiles; the last one's first and last tile are unreadable."""
+    folder = tmp_path_factory.mktemp("cohort")
+    sizes = (("a", 50, ()), ("b", 5, ()), ("c", 0, ()), ("d", 17, (0, 16)))
+    return [_write(folder, name, count, number=i, bad=bad) for i, (name, count, bad) in enumerate(sizes)]
+
+
+@pytest.fixture
+def stains(cohort: list[UnevenStore]) -> list[np.ndarray]:
+    """Vectors that say which tile they belong to."""
     return [
-        (store.number + np.arange(store.count, dtype=np.float32) / 1000)[:, None, None].repeat(2, 1).repeat(3, 2)
-        for store in stores
+        (number + np.arange(len(store), dtype=np.float32) / 1000)[:, None, None].repeat(2, 1).repeat(3, 2)
+        for number, store in enumerate(cohort)
     ]
 
 
 def _sampler(batch: int = 8, seed: int = 3, tiles_per_slide: int = 0) -> TileSampler:
-    return TileSampler([usable_rows(store) for store in _cohort()], batch, seed, tiles_per_slide)
+    rows = [np.arange(50), np.arange(5), np.arange(0), np.arange(1, 16)]  # the usable rows of the cohort
+    return TileSampler(rows, batch, seed, tiles_per_slide)
 
 
 def _epoch(sampler: TileSampler, epoch: int) -> list[tuple[int, int]]:
@@ -78,7 +85,7 @@ def test_an_epoch_holds_every_usable_tile_at_most_once_and_drops_the_last_incomp
     assert (sampler.tiles_per_epoch, sampler.steps_per_epoch) == (70, 8)
     seen = _epoch(sampler, 0)
     assert len(seen) == len(set(seen)) == 64
-    usable = {(i, r) for i, store in enumerate(_cohort()) for r in range(store.count) if r not in store.bad}
+    usable = {(0, r) for r in range(50)} | {(1, r) for r in range(5)} | {(3, r) for r in range(1, 16)}
     assert set(seen) < usable
     union = set().union(*(_epoch(sampler, epoch) for epoch in range(6)))
     assert union == usable  # the six left out differ from epoch to epoch; unreadable tiles never come
@@ -122,10 +129,10 @@ def test_a_cohort_smaller_than_a_batch_is_refused() -> None:
 
 
 @pytest.mark.parametrize("prefetch", [0, 1, 2, 5, 50])
-def test_batches_are_the_same_whatever_the_prefetch(prefetch: int) -> None:
-    stores = _cohort()
-    stains = _stains(stores)
-    batches = list(TileBatches(stores, stains, _sampler(), prefetch).iterate(5, 21))
+def test_batches_are_the_same_whatever_the_prefetch(
+    prefetch: int, cohort: list[UnevenStore], stains: list[np.ndarray]
+) -> None:
+    batches = list(TileBatches(cohort, stains, _sampler(), prefetch).iterate(5, 21))
     assert len(batches) == 16
     for step, batch in zip(range(5, 21), batches, strict=True):
         indices, rows = _sampler().rows_for_step(step)
@@ -136,13 +143,14 @@ def test_batches_are_the_same_whatever_the_prefetch(prefetch: int) -> None:
 
 
 @pytest.mark.parametrize("prefetch", [0, 3])
-def test_a_readers_error_surfaces_at_its_step_and_threads_end(prefetch: int) -> None:
-    stores = _cohort()
+def test_a_readers_error_surfaces_at_its_step_and_threads_end(
+    prefetch: int, cohort: list[UnevenStore], stains: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
     sampler = _sampler()
     first, step = 8, 11  # of one epoch, so that no earlier batch holds the broken tile
     indices, rows = sampler.rows_for_step(step)
-    stores[0].broken_row = int(rows[indices == 0][0])
-    batches = TileBatches(stores, _stains(stores), sampler, prefetch).iterate(first, step + 5)
+    monkeypatch.setattr(cohort[0], "broken_row", int(rows[indices == 0][0]))
+    batches = TileBatches(cohort, stains, sampler, prefetch).iterate(first, step + 5)
     for _ in range(first, step):
         next(batches)
     with pytest.raises(StoreError, match="expected a readable tile"):
@@ -150,29 +158,35 @@ def test_a_readers_error_surfaces_at_its_step_and_threads_end(prefetch: int) -> 
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("tiles")]
 
 
-def test_leaving_early_ends_the_threads() -> None:
-    stores = _cohort()
-    with closing(TileBatches(stores, _stains(stores), _sampler(), 4).iterate(0, 1000)) as batches:
+def test_leaving_early_ends_the_threads(cohort: list[UnevenStore], stains: list[np.ndarray]) -> None:
+    with closing(TileBatches(cohort, stains, _sampler(), 4).iterate(0, 1000)) as batches:
         next(batches)
         assert [thread for thread in threading.enumerate() if thread.name.startswith("tiles")]
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("tiles")]
 
 
-def test_incompatible_cohorts_are_refused() -> None:
-    check_compatible(_cohort())
-    check_compatible([ArrayStore("a", 1), ArrayStore("b", 1, mpp=Mpp(0.5049, 0.5049))])
-    with pytest.raises(UsageError, match=r"0\.5000 um/px in a, 0\.5150 in b"):
-        check_compatible([ArrayStore("b", 1, mpp=Mpp(0.515, 0.515)), ArrayStore("a", 1)])
-    with pytest.raises(UsageError, match="16 px tiles in b, 8 px in a"):
-        check_compatible([ArrayStore("a", 1), ArrayStore("b", 1, tile_px=16)])
+def test_incompatible_cohorts_are_refused(cohort: list[UnevenStore], tmp_path: Path) -> None:
+    check_compatible(cohort)
+    a, b, finer, coarser, larger = (
+        _write(tmp_path, "a", 1),
+        _write(tmp_path, "b", 1),
+        _write(tmp_path, "fine", 1, mpp=0.4948),
+        _write(tmp_path, "coarse", 1, mpp=0.5049),
+        _write(tmp_path, "large", 1, px=16),
+    )
+    check_compatible([a, coarser])
+    with pytest.raises(UsageError, match=r"0\.4948 um/px in fine, 0\.5049 in coarse"):
+        check_compatible([coarser, a, finer])
+    with pytest.raises(UsageError, match="16 px tiles in large, 8 px in a"):
+        check_compatible([a, larger])
     with pytest.raises(UsageError, match="slide a twice"):
-        check_compatible([ArrayStore("a", 1), ArrayStore("b", 1), ArrayStore("a", 2)])
+        check_compatible([a, b, a])
     with pytest.raises(UsageError, match="no tile store"):
         check_compatible([])
 
 
-def test_whole_slides_are_held_out_where_there_are_enough() -> None:
-    stores = [ArrayStore(f"s{i}", 30 + i, i) for i in range(10)]
+def test_whole_slides_are_held_out_where_there_are_enough(tmp_path: Path) -> None:
+    stores = [_write(tmp_path, f"s{i}", 30 + i) for i in range(10)]
     split = split_rows(stores, share=0.2, most=40, seed=1)
     assert split.unit == "slides"
     empty = [index for index, rows in enumerate(split.train) if len(rows) == 0]
@@ -184,27 +198,30 @@ def test_whole_slides_are_held_out_where_there_are_enough() -> None:
     assert all(np.array_equal(x, y) for x, y in zip(split.held_out, again.held_out, strict=True))
 
 
-def test_single_tiles_are_held_out_of_few_slides_and_never_trained_on() -> None:
-    stores = _cohort()
-    split = split_rows(stores, share=0.1, most=2048, seed=1)
+def test_single_tiles_are_held_out_of_few_slides_and_never_trained_on(cohort: list[UnevenStore]) -> None:
+    split = split_rows(cohort, share=0.1, most=2048, seed=1)
     assert split.unit == "tiles"
     assert sum(map(len, split.held_out)) == 7
-    for store, train, held in zip(stores, split.train, split.held_out, strict=True):
+    for store, train, held in zip(cohort, split.train, split.held_out, strict=True):
         assert not set(train) & set(held)
         assert set(train) | set(held) == set(usable_rows(store))
 
 
-def test_where_nothing_can_be_spared_the_split_says_so() -> None:
-    split = split_rows(_cohort(), share=0.0, most=9, seed=1)
+def test_where_nothing_can_be_spared_the_split_says_so(cohort: list[UnevenStore]) -> None:
+    split = split_rows(cohort, share=0.0, most=9, seed=1)
     assert split.unit == "nothing"
     assert sum(map(len, split.train)) == 70
     assert sum(map(len, split.held_out)) == 9
 
 
-def test_gather_of_rows_in_order() -> None:
-    stores = _cohort()
+def test_gather_of_rows_in_order(cohort: list[UnevenStore], stains: list[np.ndarray]) -> None:
     rows = [np.array([4, 2]), np.array([], np.int64), np.array([], np.int64), np.array([9])]
     indices, flat = in_order(rows)
-    batch = gather(stores, _stains(stores), indices, flat)
+    batch = gather(cohort, stains, indices, flat)
     assert batch.tiles[:, 0, 0, :2].tolist() == [[0, 4], [0, 2], [3, 9]]
     torch.testing.assert_close(batch.stains[:, 0, 0], torch.tensor([0.004, 0.002, 3.009]))
+
+
+def test_only_unreadable_tiles_are_left_out(cohort: list[UnevenStore]) -> None:
+    usable = [usable_rows(store).tolist() for store in cohort]
+    assert usable == [list(range(50)), list(range(5)), [], list(range(1, 16))]

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,9 @@ from wsi_lmc.checkpoint import newest_valid_state, read_metrics, saved_steps, st
 from wsi_lmc.encoder import load_encoder
 from wsi_lmc.errors import TrainingError, UsageError
 from wsi_lmc.publish import exclusive
+from wsi_lmc.tilestore import TileRows, TileStore, TileStoreWriter, Validity
 from wsi_lmc.training import StepReport, TrainConfig, train
 from wsi_lmc.training.learner import Learner, build_schedule
-from wsi_lmc.units import Mpp
 
 CPU = torch.device("cpu")
 CONFIG = TrainConfig(
@@ -34,22 +34,24 @@ CONFIG = TrainConfig(
 )
 
 
-@dataclass
-class ArrayStore:
-    """A tile store in memory."""
-
-    slide_id: str
-    tiles: np.ndarray
-    fingerprint: str
-    tile_px: int = 64
-    mpp: Mpp = field(default_factory=lambda: Mpp(0.5, 0.5))
-
-    @property
-    def valid(self) -> np.ndarray:
-        return np.zeros(len(self.tiles), np.uint8)
-
-    def read(self, rows: np.ndarray) -> np.ndarray:
-        return self.tiles[rows]
+def _write_store(folder: Path, slide_id: str, tiles: np.ndarray, mark: str = "") -> TileStore:
+    """A published tile store; ``mark`` changes nothing but its fingerprint."""
+    path = folder / f"{slide_id}{mark}.zarr"
+    writer = TileStoreWriter(path, len(tiles), tiles.shape[1], "lossless")
+    writer.write([tiles])
+    valid = np.zeros(len(tiles), np.uint8)
+    valid[3] = Validity.UNREADABLE
+    origins = np.stack([np.arange(len(tiles)) * 64, np.full(len(tiles), 128)], axis=1).astype(np.int32)
+    writer.close(
+        TileRows(origins, np.ones(len(tiles), np.float32), valid),
+        {
+            "slide": {"id": slide_id},
+            "tile": {"px": tiles.shape[1], "mpp": 0.5, "effective_mpp": [0.5, 0.5]},
+            "slide_fingerprint": f"slide {slide_id}{mark}",
+            "config_fingerprint": "test",
+        },
+    )
+    return TileStore.open(path)
 
 
 def _tissue(count: int, seed: int) -> np.ndarray:
@@ -63,8 +65,10 @@ def _tissue(count: int, seed: int) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def stores() -> list[ArrayStore]:
-    return [ArrayStore(name, _tissue(count, count), f"of-{name}") for name, count in (("b", 21), ("a", 34))]
+def stores(tmp_path_factory: pytest.TempPathFactory) -> list[TileStore]:
+    """Two slides of 21 and 34 tiles, one of each unreadable."""
+    folder = tmp_path_factory.mktemp("tiles")
+    return [_write_store(folder, name, _tissue(count, count)) for name, count in (("b", 21), ("a", 34))]
 
 
 def _interrupt_after(step: int, error: BaseException) -> Callable[[StepReport], None]:
@@ -103,14 +107,14 @@ def _assert_same_training(first: Path, second: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def straight(stores: list[ArrayStore], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def straight(stores: list[TileStore], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six steps without interruption."""
     folder = tmp_path_factory.mktemp("straight") / "ckpt"
     train(stores, folder, CONFIG)
     return folder
 
 
-def test_three_steps_and_three_resumed_equal_six(stores: list[ArrayStore], straight: Path, tmp_path: Path) -> None:
+def test_three_steps_and_three_resumed_equal_six(stores: list[TileStore], straight: Path, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         train(stores, tmp_path, CONFIG, on_step=_interrupt_after(3, KeyboardInterrupt()))
     assert saved_steps(tmp_path) == [3, 2]
@@ -122,7 +126,7 @@ def test_three_steps_and_three_resumed_equal_six(stores: list[ArrayStore], strai
 
 
 def test_a_crash_goes_back_to_the_last_state_and_its_metrics(
-    stores: list[ArrayStore], straight: Path, tmp_path: Path
+    stores: list[TileStore], straight: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(OSError, match="crash"):
         train(stores, tmp_path, CONFIG, on_step=_interrupt_after(5, OSError("crash")))
@@ -133,7 +137,7 @@ def test_a_crash_goes_back_to_the_last_state_and_its_metrics(
 
 
 def test_an_interruption_within_the_weight_update_is_not_saved(
-    stores: list[ArrayStore], straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stores: list[TileStore], straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     update = torch.optim.AdamW.step
     calls = []
@@ -154,7 +158,7 @@ def test_an_interruption_within_the_weight_update_is_not_saved(
 
 
 def test_a_damaged_state_is_passed_over_on_resuming(
-    stores: list[ArrayStore], straight: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    stores: list[TileStore], straight: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
         train(stores, tmp_path, CONFIG, on_step=_interrupt_after(4, KeyboardInterrupt()))
@@ -169,7 +173,7 @@ def test_a_damaged_state_is_passed_over_on_resuming(
 
 
 def test_order_of_stores_and_reading_ahead_change_nothing(
-    stores: list[ArrayStore], straight: Path, tmp_path: Path
+    stores: list[TileStore], straight: Path, tmp_path: Path
 ) -> None:
     train(stores[::-1], tmp_path, replace(CONFIG, prefetch=0))
     assert _rows(tmp_path) == _rows(straight)
@@ -178,36 +182,38 @@ def test_order_of_stores_and_reading_ahead_change_nothing(
     ).read_bytes()
 
 
-def test_seed_changes_everything(stores: list[ArrayStore], straight: Path, tmp_path: Path) -> None:
+def test_seed_changes_everything(stores: list[TileStore], straight: Path, tmp_path: Path) -> None:
     train(stores, tmp_path, replace(CONFIG, seed=12, steps=1))
     assert _rows(tmp_path)[0]["loss"] != _rows(straight)[0]["loss"]
 
 
-def test_a_finished_training_resumes_to_itself(stores: list[ArrayStore], straight: Path) -> None:
+def test_a_finished_training_resumes_to_itself(stores: list[TileStore], straight: Path) -> None:
     before = _rows(straight)
     result = train(stores, straight, CONFIG, start="resume", on_step=_interrupt_after(1, AssertionError("no step")))
     assert _rows(straight) == before
     assert result.last["step"] == 6
 
 
-def test_resume_where_nothing_is_begins(stores: list[ArrayStore], tmp_path: Path) -> None:
+def test_resume_where_nothing_is_begins(stores: list[TileStore], tmp_path: Path) -> None:
     assert train(stores, tmp_path / "new", replace(CONFIG, steps=1), start="resume").last["step"] == 1
 
 
-def test_resume_with_another_configuration_names_what_differs(stores: list[ArrayStore], straight: Path) -> None:
+def test_resume_with_another_configuration_names_what_differs(
+    stores: list[TileStore], straight: Path, tmp_path: Path
+) -> None:
     before = sorted(path.name for path in straight.iterdir())
     with pytest.raises(UsageError, match=r"setting lr was 0\.0001, is 0\.001; setting mode was robust, is paper"):
         train(stores, straight, replace(CONFIG, lr=1e-3, mode="paper"), start="resume")
-    changed = [replace(stores[0], fingerprint="retiled"), stores[1]]
-    with pytest.raises(UsageError, match="tiles of slide b was of-b, is retiled"):
+    changed = [_write_store(tmp_path, "b", _tissue(21, 21), mark="-retiled"), stores[1]]
+    with pytest.raises(UsageError, match=f"tiles of slide b was {stores[0].fingerprint}, is {changed[0].fingerprint}"):
         train(changed, straight, CONFIG, start="resume")
-    with pytest.raises(UsageError, match="tiles of slide b was of-b, is absent"):
+    with pytest.raises(UsageError, match=f"tiles of slide b was {stores[0].fingerprint}, is absent"):
         train(stores[1:], straight, CONFIG, start="resume")
     assert sorted(path.name for path in straight.iterdir()) == before
     train(stores, straight, replace(CONFIG, keep=5, prefetch=0, checkpoint_every=1), start="resume")  # these may
 
 
-def test_a_used_folder_is_refused_unless_overwritten(stores: list[ArrayStore], tmp_path: Path) -> None:
+def test_a_used_folder_is_refused_unless_overwritten(stores: list[TileStore], tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text("written before training starts")
     one = replace(CONFIG, steps=1)
     train(stores, tmp_path, one)
@@ -221,19 +227,19 @@ def test_a_used_folder_is_refused_unless_overwritten(stores: list[ArrayStore], t
     assert len(list((tmp_path / "events").iterdir())) == 1
 
 
-def test_two_trainings_never_share_a_folder(stores: list[ArrayStore], tmp_path: Path) -> None:
+def test_two_trainings_never_share_a_folder(stores: list[TileStore], tmp_path: Path) -> None:
     with exclusive(tmp_path, "train"), pytest.raises(UsageError, match="another training is writing"):
         train(stores, tmp_path, CONFIG)
 
 
-def test_the_folder_says_where_the_encoder_came_from(stores: list[ArrayStore], straight: Path) -> None:
+def test_the_folder_says_where_the_encoder_came_from(stores: list[TileStore], straight: Path) -> None:
     provenance = json.loads((straight / "provenance.json").read_text())
     assert [(slide["slide_id"], slide["tiles"], slide["fingerprint"]) for slide in provenance["slides"]] == [
-        ("a", 34, "of-a"),
-        ("b", 21, "of-b"),
+        ("a", 34, stores[1].fingerprint),
+        ("b", 21, stores[0].fingerprint),
     ]
-    assert sum(slide["trained_on"] + slide["held_out"] for slide in provenance["slides"]) == 55
-    assert sum(slide["held_out"] for slide in provenance["slides"]) == 11
+    assert sum(slide["trained_on"] + slide["held_out"] for slide in provenance["slides"]) == 53
+    assert sum(slide["held_out"] for slide in provenance["slides"]) == 10
     assert (provenance["mode"], provenance["trained_mpp"], provenance["steps"]) == ("robust", 0.5, 6)
     assert provenance["augmentation"]["scale_high"] == 2.0
     encoder = load_encoder(str(straight), CPU)
@@ -263,7 +269,7 @@ def test_metrics_hold_the_terms_and_the_held_out_terms(straight: Path) -> None:
     assert list(read_metrics(straight)[0]["wall"]) == ["seconds", "waiting_for_tiles"]
 
 
-def test_it_learns(stores: list[ArrayStore], tmp_path: Path) -> None:
+def test_it_learns(stores: list[TileStore], tmp_path: Path) -> None:
     config = replace(CONFIG, steps=60, batch=16, evaluate_every=1, checkpoint_every=60, lr=3e-4, log_every=30)
     train(stores, tmp_path, config)
     held_out = [row["held_out_loss"] for row in _rows(tmp_path)]
@@ -271,13 +277,13 @@ def test_it_learns(stores: list[ArrayStore], tmp_path: Path) -> None:
     assert np.mean(held_out[-5:]) < 0.6 * held_out[0]
 
 
-def _batch(stores: list[ArrayStore]) -> TileBatch:
+def _batch(stores: list[TileStore]) -> TileBatch:
     vectors = torch.tensor([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11]])
     vectors = vectors / vectors.norm(dim=1, keepdim=True)
-    return TileBatch(torch.from_numpy(stores[0].tiles[:8]), vectors.expand(8, 2, 3).contiguous())
+    return TileBatch(torch.from_numpy(stores[0].read(np.arange(8))), vectors.expand(8, 2, 3).contiguous())
 
 
-def test_a_non_finite_loss_stops_before_the_weights_are_touched(stores: list[ArrayStore]) -> None:
+def test_a_non_finite_loss_stops_before_the_weights_are_touched(stores: list[TileStore]) -> None:
     learner = Learner(CONFIG, 64, CPU)
     learner.learn(_batch(stores), describe=False)
     with torch.no_grad():
@@ -289,7 +295,7 @@ def test_a_non_finite_loss_stops_before_the_weights_are_touched(stores: list[Arr
     assert (learner.step, learner.whole) == (1, True)
 
 
-def test_a_non_finite_gradient_of_a_finite_loss_stops_too(stores: list[ArrayStore]) -> None:
+def test_a_non_finite_gradient_of_a_finite_loss_stops_too(stores: list[TileStore]) -> None:
     learner = Learner(CONFIG, 64, CPU)
     learner.model.get_parameter("norm.weight").register_hook(lambda gradient: gradient * math.nan)
     before = {name: weight.clone() for name, weight in learner.model.state_dict().items()}
@@ -298,14 +304,14 @@ def test_a_non_finite_gradient_of_a_finite_loss_stops_too(stores: list[ArrayStor
     assert all(torch.equal(weight, before[name]) for name, weight in learner.model.state_dict().items())
 
 
-def test_divergence_ends_the_run_and_leaves_the_saved_states(stores: list[ArrayStore], tmp_path: Path) -> None:
+def test_divergence_ends_the_run_and_leaves_the_saved_states(stores: list[TileStore], tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"at step [2-6]; expected a finite number"):
         train(stores, tmp_path, replace(CONFIG, lr=1e30, warmup_share=0.0, checkpoint_every=1))
     assert saved_steps(tmp_path)
     assert not (tmp_path / "encoder").exists()
 
 
-def test_evaluation_repeats_itself_and_leaves_training_alone(stores: list[ArrayStore]) -> None:
+def test_evaluation_repeats_itself_and_leaves_training_alone(stores: list[TileStore]) -> None:
     learner, other = Learner(CONFIG, 64, CPU), Learner(CONFIG, 64, CPU)
     first = learner.evaluate([_batch(stores), _batch(stores)])
     assert learner.evaluate([_batch(stores), _batch(stores)]) == first
@@ -363,14 +369,14 @@ def test_impossible_settings_are_refused(change: dict[str, Any], message: str) -
         replace(CONFIG, **change)
 
 
-def test_too_few_tiles_are_refused(stores: list[ArrayStore], tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="44 tiles to train on; expected at least one batch of 45"):
-        train(stores, tmp_path, replace(CONFIG, batch=45))
+def test_too_few_tiles_are_refused(stores: list[TileStore], tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="43 tiles to train on; expected at least one batch of 44"):
+        train(stores, tmp_path, replace(CONFIG, batch=44))
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_gpu_training_follows_the_cpu(stores: list[ArrayStore], straight: Path, tmp_path: Path) -> None:
+def test_gpu_training_follows_the_cpu(stores: list[TileStore], straight: Path, tmp_path: Path) -> None:
     train(stores, tmp_path / "float32", replace(CONFIG, device="cuda", bf16=False))
     train(stores, tmp_path / "bf16", replace(CONFIG, device="cuda"))
     assert len(_rows(tmp_path / "bf16")) == len(_rows(tmp_path / "float32")) == 6

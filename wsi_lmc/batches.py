@@ -10,7 +10,7 @@ from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,45 +18,10 @@ from jaxtyping import Float32, Int64, UInt8
 from torch import Tensor
 
 from wsi_lmc.errors import TrainingError, UsageError
-from wsi_lmc.units import Mpp
+from wsi_lmc.tilestore import TileStore, Validity
 
-_UNREADABLE = 3
 _MPP_TOLERANCE = 0.02
 _SPLIT_STREAM = 0x5EED  # keeps the draw of held-out tiles apart from the order of the epochs
-
-
-@runtime_checkable
-class TileSource(Protocol):
-    """What training needs of a tile store."""
-
-    @property
-    def slide_id(self) -> str:
-        """The slide's id within its cohort."""
-        ...
-
-    @property
-    def fingerprint(self) -> str:
-        """Covers configuration, slide and tiles."""
-        ...
-
-    @property
-    def tile_px(self) -> int:
-        """Side of a tile in target pixels."""
-        ...
-
-    @property
-    def mpp(self) -> Mpp:
-        """Microns per target pixel."""
-        ...
-
-    @property
-    def valid(self) -> np.ndarray:
-        """uint8 (N,), 3 for a tile that could not be read."""
-        ...
-
-    def read(self, rows: np.ndarray) -> np.ndarray:
-        """Tiles of int64 (n,) rows in any order, as uint8 (n, px, px, 3)."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -80,7 +45,7 @@ class Split:
     unit: Literal["slides", "tiles", "nothing"]
 
 
-def check_compatible(stores: Sequence[TileSource]) -> None:
+def check_compatible(stores: Sequence[TileStore]) -> None:
     """Refuse a cohort whose tiles cannot stand in one batch.
 
     Raises:
@@ -109,12 +74,12 @@ def check_compatible(stores: Sequence[TileSource]) -> None:
         )
 
 
-def usable_rows(store: TileSource) -> Int64[np.ndarray, "_"]:
+def usable_rows(store: TileStore) -> Int64[np.ndarray, "_"]:
     """Rows of all tiles that were readable."""
-    return np.flatnonzero(store.valid != _UNREADABLE).astype(np.int64)
+    return np.flatnonzero(store.valid != Validity.UNREADABLE).astype(np.int64)
 
 
-def split_rows(stores: Sequence[TileSource], share: float, most: int, seed: int) -> Split:
+def split_rows(stores: Sequence[TileStore], share: float, most: int, seed: int) -> Split:
     """Set aside about ``share`` of the cohort, and ``most`` tiles at the most, for evaluation.
 
     Whole slides where the share amounts to at least one of them, otherwise single tiles.
@@ -202,7 +167,7 @@ class TileBatches:
 
     def __init__(
         self,
-        stores: Sequence[TileSource],
+        stores: Sequence[TileStore],
         stains: Sequence[Float32[np.ndarray, "_ 2 3"]],
         sampler: TileSampler,
         prefetch: int = 2,
@@ -232,7 +197,7 @@ class TileBatches:
 
 
 def gather(
-    stores: Sequence[TileSource],
+    stores: Sequence[TileStore],
     stains: Sequence[Float32[np.ndarray, "_ 2 3"]],
     indices: Int64[np.ndarray, " batch"],
     rows: Int64[np.ndarray, " batch"],

@@ -22,7 +22,6 @@ from wsi_lmc.batches import (
     TileBatch,
     TileBatches,
     TileSampler,
-    TileSource,
     check_compatible,
     gather,
     in_order,
@@ -34,6 +33,7 @@ from wsi_lmc.errors import UsageError
 from wsi_lmc.provenance import created_by, to_json
 from wsi_lmc.publish import exclusive, prepare_output, publish_text, publishing
 from wsi_lmc.stainstore import load_or_estimate
+from wsi_lmc.tilestore import TileStore
 from wsi_lmc.training.config import MAY_CHANGE, TrainConfig
 from wsi_lmc.training.learner import Learner
 
@@ -77,7 +77,7 @@ class TrainResult:
 class _Cohort:
     """Stores in the order of their ids, the stain vectors of their tiles, and which rows are for what."""
 
-    stores: list[TileSource]
+    stores: list[TileStore]
     stains: list[np.ndarray]
     split: Split
 
@@ -90,7 +90,7 @@ class _Cohort:
 
 
 def train(
-    stores: Sequence[TileSource],
+    stores: Sequence[TileStore],
     out: Path,
     config: TrainConfig,
     start: Start = "new",
@@ -166,13 +166,13 @@ def _due(step: int, every: int, config: TrainConfig) -> bool:
     return step % every == 0 or step == config.steps
 
 
-def _save(learner: Learner, stores: list[TileSource], out: Path, log: MetricsLog) -> None:
+def _save(learner: Learner, stores: list[TileStore], out: Path, log: MetricsLog) -> None:
     log.sync()
     state = learner.state() | {"config": to_json(learner.config), "stores": _fingerprints(stores)}
     save_state(out, learner.step, state, learner.config.keep)
 
 
-def _fingerprints(stores: list[TileSource]) -> dict[str, str]:
+def _fingerprints(stores: list[TileStore]) -> dict[str, str]:
     return {store.slide_id: store.fingerprint for store in stores}
 
 
@@ -192,7 +192,7 @@ def _prepare_folder(out: Path, start: Start) -> None:
                 path.unlink()
 
 
-def _resume(learner: Learner, out: Path, stores: list[TileSource]) -> tuple[str, ...]:
+def _resume(learner: Learner, out: Path, stores: list[TileStore]) -> tuple[str, ...]:
     """Restore the newest valid state, if any; returns the names of damaged ones.
 
     Raises:
@@ -227,7 +227,7 @@ def _differences(
     ]
 
 
-def _gather_cohort(stores: list[TileSource], config: TrainConfig, device: torch.device) -> _Cohort:
+def _gather_cohort(stores: list[TileStore], config: TrainConfig, device: torch.device) -> _Cohort:
     split = split_rows(stores, config.held_out_share, config.held_out_tiles, config.seed)
     if split.unit != "slides":
         kept = "tiles of slides that are also trained on" if split.unit == "tiles" else "training tiles themselves"

@@ -1,0 +1,140 @@
+"""Which slides: from files, folders, patterns or a manifest to entries with ids that are safe and unique."""
+
+import csv
+import hashlib
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from wsi_lmc.errors import UsageError
+
+SLIDE_SUFFIXES = frozenset(
+    {".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".czi", ".dcm", ".qptiff"}
+)
+COLUMNS = ("slide", "mpp", "patient", "site", "label", "slide_id")
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+_LONGEST_ID = 100
+
+
+@dataclass(frozen=True)
+class SlideEntry:
+    """One slide of a cohort; ``mpp`` is text as given, judged when the slide is opened."""
+
+    path: Path
+    slide_id: str
+    mpp: str | None = None
+    patient: str = ""
+    site: str = ""
+    label: str = ""
+    duplicate_of: str | None = None
+
+
+def find_slides(inputs: Sequence[str]) -> list[SlideEntry]:
+    """Slides named by files, folders (searched by suffix, all levels), patterns (``*``) and manifests (``.csv``).
+
+    A file named twice is one slide. Two files whose ids coincide are both kept, marked as duplicates: which one was
+    meant is not ours to guess.
+
+    Raises:
+        UsageError: nothing found, or a manifest that cannot be read.
+    """
+    entries: dict[Path, SlideEntry] = {}
+    for text in inputs:
+        path = Path(text)
+        listed = read_manifest(path) if path.suffix.lower() == ".csv" else [_entry(p) for p in _expand(path)]
+        for entry in listed:
+            entries.setdefault(entry.path.resolve(), entry)
+    if not entries:
+        raise UsageError(
+            f"no slides in {', '.join(inputs)}",
+            f"files of type {' '.join(sorted(SLIDE_SUFFIXES))}",
+            "Name files, a folder, a pattern in quotes, or a manifest.csv with a column slide.",
+        )
+    return _mark_duplicates(list(entries.values()))
+
+
+def read_manifest(path: Path) -> list[SlideEntry]:
+    """Rows of a manifest: column ``slide`` (relative to the manifest), and where given mpp, patient, site, label, slide_id.
+
+    Raises:
+        UsageError: no such file, no column ``slide``, or an empty or repeated cell in it.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            names = list(reader.fieldnames or [])
+            rows = [{key: (value or "").strip() for key, value in row.items() if key} for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"cannot read {path}: {error}", "a manifest in CSV, UTF-8", "Check the file.") from error
+    if "slide" not in names:
+        raise UsageError(
+            f"{path} has the columns {', '.join(names) or 'none'}", "a column slide", f"Known: {', '.join(COLUMNS)}."
+        )
+    repeated = [slide for slide, count in Counter(row["slide"] for row in rows).items() if count > 1 or not slide]
+    if repeated:
+        raise UsageError(f"{path}: slide {repeated[0]!r} stands in several rows or is empty", "one row a slide", "Mend it.")
+    return [_manifest_entry(path.parent, row) for row in rows]
+
+
+def write_manifest(path: Path, entries: Iterable[SlideEntry]) -> None:
+    """Write entries as a manifest that :func:`read_manifest` reads back; paths as they are."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        for entry in entries:
+            row = (entry.path.as_posix(), entry.mpp or "", entry.patient, entry.site, entry.label, entry.slide_id)
+            writer.writerow(row)
+
+
+def safe_id(name: str) -> str:
+    """An id made of ``A-Za-z0-9._-`` that cannot be an option, hidden, or too long; changed names carry a hash."""
+    plain = unicodedata.normalize("NFC", name)
+    cleaned = _UNSAFE.sub("_", plain).lstrip(".-")[:_LONGEST_ID] or "slide"
+    if cleaned == plain:
+        return cleaned
+    return f"{cleaned}-{hashlib.sha256(plain.encode()).hexdigest()[:8]}"
+
+
+def _expand(path: Path) -> list[Path]:
+    if path.is_dir():
+        return sorted(p for p in path.rglob("*") if p.suffix.lower() in SLIDE_SUFFIXES and not _hidden(p, path))
+    if any(sign in str(path) for sign in "*?[") and not path.exists():
+        anchor = Path(path.anchor) if path.is_absolute() else Path()
+        return sorted(anchor.glob(str(path.relative_to(anchor) if path.is_absolute() else path)))
+    return [path]
+
+
+def _hidden(path: Path, root: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(root).parts)
+
+
+def _entry(path: Path) -> SlideEntry:
+    return SlideEntry(path, safe_id(path.stem))
+
+
+def _manifest_entry(folder: Path, row: dict[str, str]) -> SlideEntry:
+    path = folder / row["slide"]
+    return SlideEntry(
+        path=path,
+        slide_id=safe_id(row.get("slide_id") or path.stem),
+        mpp=row.get("mpp") or None,
+        patient=row.get("patient", ""),
+        site=row.get("site", ""),
+        label=row.get("label", ""),
+    )
+
+
+def _mark_duplicates(entries: list[SlideEntry]) -> list[SlideEntry]:
+    """Ids that differ by case only coincide too: macOS and Windows would write one over the other."""
+    counts = Counter(entry.slide_id.casefold() for entry in entries)
+    marked: list[SlideEntry] = []
+    for entry in entries:
+        if counts[entry.slide_id.casefold()] == 1:
+            marked.append(entry)
+            continue
+        tail = hashlib.sha256(entry.path.as_posix().encode()).hexdigest()[:8]
+        marked.append(replace(entry, slide_id=f"{entry.slide_id}-{tail}", duplicate_of=entry.slide_id))
+    return marked

@@ -1,0 +1,23 @@
+"""One slide as calibrated pixels: open it, know its mpp and where that came from, read boxes at a wanted mpp."""
+
+from wsi_lmc.slide.calibration import GivenMpp, calibrate
+from wsi_lmc.slide.geometry import Sampling, SlideGeometry, SlideInfo, choose_sampling
+from wsi_lmc.slide.opening import ReaderName, open_slide
+from wsi_lmc.slide.reader import MppStatement, Reader
+from wsi_lmc.slide.slide import Overview, Region, Slide
+
+__all__ = [
+    "GivenMpp",
+    "MppStatement",
+    "Overview",
+    "Reader",
+    "ReaderName",
+    "Region",
+    "Sampling",
+    "Slide",
+    "SlideGeometry",
+    "SlideInfo",
+    "calibrate",
+    "choose_sampling",
+    "open_slide",
+]

@@ -1,0 +1,132 @@
+"""Opening a slide: choose a reader, find out why a file will not open, calibrate."""
+
+import stat
+from pathlib import Path
+from typing import Literal
+
+import openslide
+import tifffile
+
+from wsi_lmc.errors import SlideError
+from wsi_lmc.slide.calibration import GivenMpp, calibrate
+from wsi_lmc.slide.geometry import SlideGeometry, whole_slide
+from wsi_lmc.slide.openslide_reader import OpenSlideReader
+from wsi_lmc.slide.reader import Reader
+from wsi_lmc.slide.slide import Slide
+from wsi_lmc.slide.tiffslide_reader import TiffSlideReader
+from wsi_lmc.units import SlideSize
+
+ReaderName = Literal["auto", "openslide", "tiffslide"]
+
+_TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_TIFFSLIDE_ERRORS = (tifffile.TiffFileError, ValueError, KeyError, TypeError, IndexError, NotImplementedError, OSError)
+
+
+def open_slide(
+    path: Path, slide_id: str | None = None, given: GivenMpp | None = None, reader: ReaderName = "auto"
+) -> Slide:
+    """Open a slide, calibrated. ``slide_id`` defaults to the file's stem.
+
+    Raises:
+        SlideError: with a code that tells a missing file from garbage, a damaged slide, an unsupported one, and an
+            unknown pixel size.
+    """
+    check_file(path)
+    source = _open_reader(path, reader)
+    calibration = calibrate(source.mpp_statements(), given)
+    finest = source.level_sizes[0]
+    size = SlideSize(finest.width, finest.height)
+    downsamples = tuple(
+        (size.width / level.width + size.height / level.height) / 2.0 for level in source.level_sizes
+    )
+    geometry = SlideGeometry(size, calibration.mpp, downsamples, source.bounds or whole_slide(size))
+    return Slide(slide_id or path.stem, source, geometry, calibration.source, lambda: _open_reader(path, reader))
+
+
+def check_file(path: Path) -> None:
+    """Refuse what cannot be a slide before any library touches it (a FIFO would block for ever).
+
+    Raises:
+        SlideError: ``missing``, ``not_a_file``, ``empty_file`` or ``damaged`` (a TIFF that lost its end).
+    """
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise SlideError("missing", f"no file {path.name}", "a slide", "Check the path and permissions.") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise SlideError("not_a_file", f"{path.name} is no regular file", "a slide file", "Give the file itself.")
+    if status.st_size == 0:
+        raise SlideError("empty_file", f"{path.name} has 0 bytes", "a slide", "Copy the slide again.")
+    if _magic(path)[:4] in _TIFF_MAGIC:
+        _check_tiff_is_whole(path, status.st_size)
+
+
+def _check_tiff_is_whole(path: Path, size: int) -> None:
+    """Libraries open a TIFF that was cut short and drop levels in silence; the directories tell how long it was."""
+    again = "Copy the slide again from its source and compare checksums."
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            ends = [
+                max((start + count for start, count in zip(page.dataoffsets, page.databytecounts, strict=True)), default=0)
+                for page in tiff.pages
+            ]
+    except _TIFFSLIDE_ERRORS as error:
+        raise SlideError("damaged", f"unreadable TIFF directory in {path.name}: {error}", "a whole TIFF", again) from error
+    if max(ends, default=0) > size:
+        raise SlideError("damaged", f"{path.name} ends at byte {size}", f"{max(ends)} bytes at least", again)
+
+
+def _open_reader(path: Path, reader: ReaderName) -> Reader:
+    if reader == "tiffslide":
+        return _open_tiffslide(path)
+    try:
+        return OpenSlideReader(path)
+    except openslide.OpenSlideUnsupportedFormatError as error:
+        if reader == "auto" and _magic(path)[:4] in _TIFF_MAGIC:
+            return _open_tiffslide(path)
+        raise _unsupported(path, str(error)) from error
+    except openslide.OpenSlideError as error:
+        raise SlideError(
+            "damaged", f"OpenSlide: {_without_folder(error, path)}", "a readable slide", "Copy it again or leave it out."
+        ) from error
+
+
+def _open_tiffslide(path: Path) -> Reader:
+    if _magic(path)[:4] not in _TIFF_MAGIC:
+        raise _unsupported(path, "tiffslide reads TIFF families only")
+    try:
+        return TiffSlideReader(path)
+    except _TIFFSLIDE_ERRORS as error:
+        raise SlideError(
+            "unsupported", f"tiffslide: {_without_folder(error, path)}", "a TIFF slide", "Try --reader openslide."
+        ) from error
+
+
+def _unsupported(path: Path, said: str) -> SlideError:
+    head = _magic(path)
+    if head[128:132] == b"DICM":
+        return SlideError(
+            "unsupported", f"{path.name} is DICOM, but no slide: {said}", "DICOM WSI", "Export it as a pyramid."
+        )
+    if head[:4] in _TIFF_MAGIC:
+        return SlideError(
+            "unsupported", f"{path.name} is TIFF, but no slide: {said}", "a tiled pyramid", "Convert it (vips tiffsave)."
+        )
+    return SlideError(
+        "not_a_slide",
+        f"{path.name} begins with {head[:8]!r}",
+        "a slide format of OpenSlide or tiffslide",
+        "Leave it out or convert it.",
+    )
+
+
+def _magic(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(132)
+    except OSError as error:
+        raise SlideError("io", f"cannot read {path.name} ({error.strerror})", "a readable file", "Check permissions.") from error
+
+
+def _without_folder(error: Exception, path: Path) -> str:
+    return str(error).replace(str(path), path.name)

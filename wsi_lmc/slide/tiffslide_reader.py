@@ -1,0 +1,91 @@
+"""Slides through tiffslide: pure Python over tifffile, for TIFF families OpenSlide does not open."""
+
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import tifffile
+import tiffslide
+from jaxtyping import UInt8
+
+from wsi_lmc.slide.reader import MppStatement, ReadError, resolution_statement
+from wsi_lmc.units import LevelSize, SlideBox, SlidePoint
+
+
+class TiffSlideReader:
+    """A slide opened by tiffslide; boxes that leave the slide are padded here, with alpha 0."""
+
+    name = "tiffslide"
+
+    def __init__(self, path: Path) -> None:
+        self._slide = tiffslide.TiffSlide(path)
+        self._properties: dict[str, Any] = dict(self._slide.properties)
+
+    @property
+    def vendor(self) -> str:
+        """The format tiffslide recognised; plain TIFF is named as OpenSlide names it."""
+        return self._properties.get("tiffslide.vendor") or "generic-tiff"
+
+    @property
+    def quickhash(self) -> str | None:
+        """Not computed by tiffslide."""
+        return None
+
+    @property
+    def level_sizes(self) -> tuple[LevelSize, ...]:
+        """Size of every level in its own pixels, finest first."""
+        return tuple(LevelSize(int(width), int(height)) for width, height in self._slide.level_dimensions)
+
+    @property
+    def bounds(self) -> SlideBox | None:
+        """Not known to tiffslide."""
+        return None
+
+    @property
+    def background(self) -> tuple[int, int, int]:
+        """White: the formats tiffslide reads have no sparse areas."""
+        return 255, 255, 255
+
+    def mpp_statements(self) -> tuple[MppStatement, ...]:
+        """Aperio's MPP as written, else the TIFF resolution; tiffslide's own value only for vendors it parses.
+
+        For Aperio files without MPP tiffslide reports 0.5: that is a guess, and is not passed on.
+        """
+        own = self._properties.get("aperio.MPP")
+        if own is not None:
+            return (MppStatement("aperio.MPP", str(own), str(own)),)
+        resolution = resolution_statement(self._properties)
+        x, y = self._properties.get("tiffslide.mpp-x"), self._properties.get("tiffslide.mpp-y")
+        if self.vendor in {"generic-tiff", "aperio"} or x is None or y is None:
+            return resolution
+        return (MppStatement(f"{self.vendor} (tiffslide.mpp-x)", str(x), str(y)),)
+
+    def read(self, origin: SlidePoint, level: int, size: LevelSize) -> UInt8[np.ndarray, "h w 4"]:
+        """RGBA of a box of level pixels; see :meth:`wsi_lmc.slide.reader.Reader.read`."""
+        downsample = float(self._slide.level_downsamples[level])
+        left, top = round(origin.x / downsample), round(origin.y / downsample)
+        whole = self.level_sizes[level]
+        x0, x1 = (min(max(x, 0), whole.width) for x in (left, left + size.width))
+        y0, y1 = (min(max(y, 0), whole.height) for y in (top, top + size.height))
+        rgba = np.zeros((size.height, size.width, 4), np.uint8)
+        if x1 > x0 and y1 > y0:
+            inside = rgba[y0 - top : y1 - top, x0 - left : x1 - left]
+            inside[..., :3] = self._pixels(x0, y0, level, LevelSize(x1 - x0, y1 - y0))
+            inside[..., 3] = 255
+        return rgba
+
+    def _pixels(self, x: int, y: int, level: int, size: LevelSize) -> UInt8[np.ndarray, "h w 3"]:
+        """RGB of a box that lies inside the level, ``x``, ``y`` and ``size`` in level pixels."""
+        series = self._slide.ts_zarr_grp
+        try:
+            array = cast(Any, series[str(level)] if hasattr(series, "keys") else series)
+            pixels = np.asarray(array[y : y + size.height, x : x + size.width])
+        except (ValueError, RuntimeError, OSError, KeyError, tifffile.TiffFileError) as error:
+            raise ReadError(str(error)) from error
+        if pixels.ndim != 3 or pixels.shape[2] < 3 or pixels.dtype != np.uint8:
+            raise ReadError(f"pixels are {pixels.dtype} {pixels.shape}, expected 8-bit RGB")
+        return pixels[..., :3]
+
+    def close(self) -> None:
+        """Release the file."""
+        self._slide.close()

@@ -1,0 +1,95 @@
+"""Where the tissue is: a mask over a small overview, by colour saturation, with pen marks and black edges rejected.
+
+Otsu's threshold is taken on the logarithm of the saturation. On saturation itself it parts strongly stained from
+faintly stained tissue and loses submucosa and fat: on a colon polyp it keeps 0.81 of the tiles (IoU) that a QuPath
+mask keeps, on the logarithm 0.93.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import cv2
+import numpy as np
+from annotated_doc import Doc
+from jaxtyping import Bool, UInt8
+from skimage.filters import threshold_otsu
+from skimage.morphology import remove_small_holes, remove_small_objects
+
+from wsi_lmc.slide import Overview, Slide
+
+
+@dataclass(frozen=True)
+class TissueConfig:
+    """How tissue is told from glass."""
+
+    overview_mpp: Annotated[float, Doc("Finest pixel of the overview that the mask is made on, in microns.")] = 8.0
+    smooth_um: Annotated[float, Doc("Sigma of the blur before the threshold, in microns.")] = 8.0
+    min_object_um2: Annotated[float, Doc("Pieces of tissue smaller than this are dropped, in square microns.")] = 20_000.0
+    min_hole_um2: Annotated[float, Doc("Holes smaller than this are filled, in square microns.")] = 20_000.0
+    lowest_threshold: Annotated[
+        int, Doc("Saturation (0 to 255) that Otsu's threshold is not let under: keeps bare glass out.")
+    ] = 6
+    highest_threshold: Annotated[
+        int, Doc("Saturation that Otsu's threshold is not let over: keeps a slide full of tissue in.")
+    ] = 32
+
+
+@dataclass(frozen=True)
+class TissueMask:
+    """Tissue on an overview: ``downsample`` level-0 pixels make one mask pixel, along x and y."""
+
+    mask: Bool[np.ndarray, "y x"]
+    downsample: tuple[float, float]
+    threshold: float | None
+
+
+def find_tissue(slide: Slide, config: TissueConfig) -> tuple[TissueMask, Overview]:
+    """Find tissue on an overview of the slide; also returns the overview, for pictures.
+
+    Otsu's threshold on the logarithm of the blurred saturation, held between two limits: on a slide of bare glass, or of nothing but
+    tissue, Otsu splits noise or stain.
+    """
+    overview = slide.overview(config.overview_mpp)
+    um = overview.downsample[0] * slide.geometry.mpp.mean
+    mask, threshold = tissue_of(overview.pixels, um, config)
+    return TissueMask(mask, overview.downsample, threshold), overview
+
+
+def tissue_of(
+    pixels: UInt8[np.ndarray, "y x 3"], um: float, config: TissueConfig
+) -> tuple[Bool[np.ndarray, "y x"], float]:
+    """Tissue mask of RGB pixels of ``um`` microns, and the saturation threshold found."""
+    foreign = pen_or_black(pixels)
+    saturation = saturation_of(pixels).astype(np.float32)
+    saturation[foreign] = 0  # before the blur, so that a pen mark does not spread into its surroundings
+    smooth = cv2.GaussianBlur(saturation, (0, 0), max(config.smooth_um / um, 0.3))
+    candidates = smooth[~foreign]
+    flat = candidates.size == 0 or candidates.min() == candidates.max()
+    found = 0.0 if flat else float(np.expm1(threshold_otsu(np.log1p(candidates))))
+    threshold = min(max(found, config.lowest_threshold), config.highest_threshold)
+    mask = (smooth > threshold) & ~foreign
+    pixel_um2 = um * um
+    mask = remove_small_objects(mask, max_size=int(config.min_object_um2 / pixel_um2))
+    filled = remove_small_holes(mask, max_size=int(config.min_hole_um2 / pixel_um2))
+    return filled & ~foreign, threshold
+
+
+def saturation_of(pixels: UInt8[np.ndarray, "y x 3"]) -> UInt8[np.ndarray, "y x"]:
+    """HSV saturation, 0 to 255; black has none."""
+    return np.ascontiguousarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2HSV)[..., 1])
+
+
+def pen_or_black(pixels: UInt8[np.ndarray, "y x 3"]) -> Bool[np.ndarray, "y x"]:
+    """Ink and black edges: what no mixture of hematoxylin and eosin looks like.
+
+    Both stains pass blue at least as well as green and red light better than green, so green above both or blue far
+    above red is ink; without colour and dark is ink or the edge of the glass.
+    """
+    smooth = cv2.blur(pixels, (3, 3)).astype(np.int16)
+    red, green, blue = smooth[..., 0], smooth[..., 1], smooth[..., 2]
+    dark = smooth.max(axis=2) < 70
+    green_ink = (green - red > 12) & (green - blue > -20) & (red < 190)
+    blue_ink = (blue - red > 60) & (green - red > 5)
+    ink = (dark | green_ink | blue_ink).astype(np.uint8)
+    ink = cv2.morphologyEx(ink, cv2.MORPH_OPEN, np.ones((2, 2), np.uint8))  # single dark nuclei are no ink
+    return cv2.dilate(ink, np.ones((5, 5), np.uint8)).astype(bool)
