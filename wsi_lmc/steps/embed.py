@@ -1,0 +1,156 @@
+"""One slide into its feature store, from its tile store or straight from the slide."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wsi_lmc.embedding import EmbedConfig, check_mpp, embed_blocks, store_blocks
+from wsi_lmc.encoder import Encoder, load_encoder, resolve_device
+from wsi_lmc.errors import StoreError, UsageError
+from wsi_lmc.featurestore import FeatureStore, write_features
+from wsi_lmc.provenance import fingerprint
+from wsi_lmc.publish import exclusive, publishing
+from wsi_lmc.slide import check_file
+from wsi_lmc.steps.outcome import Outcome, Stage, still_valid, succeeded
+from wsi_lmc.steps.tile import TileTask, open_task_slide, plan_tiles, refuse_duplicate, tile_identity
+from wsi_lmc.tilestore import TileRows, TileStore
+from wsi_lmc.tiling import describe_tiles, read_blocks
+from wsi_lmc.zarrio import Attributes
+
+FROM_SLIDE = "from slide"
+
+
+@dataclass(frozen=True)
+class EmbedTask:
+    """Embed one slide into the run folder ``out``.
+
+    ``source`` is a tile store, or a task whose tiles are read straight from the slide. ``encoder`` is a spec as
+    :func:`wsi_lmc.encoder.load_encoder` takes it, ``encoder_sha256`` the weights it must stand for: a worker that
+    lives long must not go on with weights it loaded before they were replaced.
+    """
+
+    slide_id: str
+    source: Path | TileTask
+    out: Path
+    encoder: str
+    encoder_sha256: str
+    config: EmbedConfig
+    overwrite: bool = False
+
+    @property
+    def stage(self) -> Stage:
+        """Which stage this belongs to."""
+        return "embed"
+
+
+def embed_slide(task: EmbedTask) -> Outcome:
+    """Embed one slide; from its tile store and straight from the slide the pixels, and so the features, are the same.
+
+    Raises:
+        SlideError: the slide cannot be processed, for the reason its code names.
+        StoreError: the tile store cannot be read.
+        UsageError: the encoder is not what it was when the task was made.
+    """
+    began = time.monotonic()
+    final = task.out / "features" / f"{task.slide_id}.zarr"
+    with exclusive(task.out, f"embed-{task.slide_id}"):
+        identity = _identity(task)
+        finished = _finished(final, identity, task.overwrite)
+        if finished is not None:
+            outcome = succeeded(task.slide_id, "embed", finished.attributes["slide"], len(finished))
+            return replace(outcome, fresh=False, seconds=time.monotonic() - began)
+        encoder = _load(task.encoder, task.encoder_sha256, task.config.device, task.config.bf16)
+        if isinstance(task.source, Path):
+            features, rows, described = _embed_store(task.source, encoder, task.config)
+        else:
+            features, rows, described = _embed_from_slide(task.source, encoder, task.config)
+        attributes = described | identity | _describe_encoder(encoder, task)
+        with publishing(task.out, final) as draft:
+            write_features(draft, features, rows, attributes)
+    outcome = succeeded(task.slide_id, "embed", attributes["slide"], len(features))
+    return replace(outcome, seconds=time.monotonic() - began)
+
+
+def _embed_store(path: Path, encoder: Encoder, config: EmbedConfig) -> tuple[np.ndarray, TileRows, Attributes]:
+    store = TileStore.open(path)
+    check_mpp(encoder, store.mpp.mean, config)
+    features = embed_blocks(encoder, store_blocks(store), len(store), config)
+    described = {"slide": store.attributes["slide"], "tile": store.attributes["tile"]}
+    return features, TileRows(store.origins, store.tissue_fraction, store.valid), described
+
+
+def _embed_from_slide(
+    tiles: TileTask, encoder: Encoder, config: EmbedConfig
+) -> tuple[np.ndarray, TileRows, Attributes]:
+    with open_task_slide(tiles) as slide:
+        grid, _, _ = plan_tiles(tiles, slide)
+        check_mpp(encoder, grid.sampling.effective_mpp.mean, config)
+        valid: list[np.ndarray] = [np.zeros(0, np.uint8)]
+
+        def pixels() -> Iterator[np.ndarray]:
+            for block, block_valid in read_blocks(slide, grid):
+                valid.append(block_valid)
+                yield block
+
+        features = embed_blocks(encoder, pixels(), len(grid), config)
+        described = {"slide": asdict(slide.info), "tile": describe_tiles(grid)}
+    return features, TileRows(grid.origins, grid.tissue_fraction, np.concatenate(valid)), described
+
+
+def _identity(task: EmbedTask) -> Attributes:
+    """Fingerprints of everything that decides a slide's features; the device is left out on purpose."""
+    settings: dict[str, Any] = {
+        "encoder": task.encoder_sha256,
+        "batch": task.config.batch,
+        "dtype": task.config.dtype,
+        "bf16": task.config.bf16,
+    }
+    if isinstance(task.source, Path):
+        store = TileStore.open(task.source)
+        slide, tiles = store.attributes["slide_fingerprint"], store.fingerprint
+    else:
+        refuse_duplicate(task.source.entry)
+        check_file(task.source.entry.path)
+        of_tiles = tile_identity(task.source)
+        slide, tiles = of_tiles["slide_fingerprint"], FROM_SLIDE
+        settings["tile"] = of_tiles["config_fingerprint"]
+    return {"slide_fingerprint": slide, "tile_store": tiles, "config_fingerprint": fingerprint(settings)}
+
+
+def _finished(final: Path, identity: Attributes, overwrite: bool) -> FeatureStore | None:
+    """The published features, where they are what would be made now; a store that does not open is made anew."""
+    try:
+        store = FeatureStore.open(final)
+    except StoreError:
+        return None
+    return store if still_valid(f"features/{final.name}", store.attributes, identity, overwrite) else None
+
+
+def _describe_encoder(encoder: Encoder, task: EmbedTask) -> Attributes:
+    described = {
+        "name": encoder.name,
+        "architecture": encoder.architecture,
+        "sha256": encoder.sha256,
+        "mode": encoder.mode,
+        "trained_mpp": encoder.trained_mpp,
+        "dtype": task.config.dtype,
+    }
+    return {"encoder": described, "batch_size": task.config.batch}
+
+
+@lru_cache(maxsize=1)
+def _load(spec: str, sha256: str, device: str, bf16: bool) -> Encoder:
+    """One encoder a process, loaded once however many slides it embeds."""
+    encoder = load_encoder(spec, resolve_device(device), bf16)
+    if encoder.sha256 != sha256:
+        raise UsageError(
+            f"the encoder's weights have SHA-256 {encoder.sha256[:16]}",
+            f"{sha256[:16]}, as when this run began",
+            "Do not replace a checkpoint while it is in use; start again.",
+        )
+    return encoder
