@@ -35,6 +35,7 @@ def write_array(group: zarr.Group, name: str, values: np.ndarray, chunk_rows: in
         chunks=(rows, *values.shape[1:]),
         compressors=lossless_codecs(),
         filters=None,
+        config={"write_empty_chunks": True},  # else a deleted chunk of zeros could not be told from a stored one
     )
     if len(values):
         array[...] = values
