@@ -6,7 +6,9 @@ step becomes a value, and the only importer of dask.
 
 import logging
 import os
+import traceback
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Protocol, Self
 from urllib.parse import urlsplit
 
@@ -20,7 +22,6 @@ from wsi_lmc.steps.outcome import Outcome, Stage
 GPU = "GPU"
 _CONNECT_S = 15
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
-_log = logging.getLogger(__name__)
 
 
 class Task(Protocol):
@@ -67,9 +68,9 @@ def attempt[T: Task](step: Callable[[T], Outcome], task: T) -> Outcome:
     except OSError as error:
         return _failed(task, "io", str(error), "Check the disk and the permissions, then run the command again.")
     except Exception as error:  # noqa: BLE001  the single place where an unforeseen error becomes a slide's outcome
-        _log.exception("slide %s, stage %s", task.slide_id, task.stage)
-        remedy = "This is a bug in wsi-lmc: report it with the log; the other slides are not affected."
-        return _failed(task, "internal", f"{type(error).__name__}: {error}", remedy)
+        remedy = "This is a bug in wsi-lmc: report it with this slide's file in logs/; other slides are not affected."
+        failed = _failed(task, "internal", f"{type(error).__name__}: {error}", remedy)
+        return replace(failed, detail=traceback.format_exc())
 
 
 class SerialExecutor:

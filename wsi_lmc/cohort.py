@@ -75,7 +75,9 @@ def read_manifest(path: Path) -> list[SlideEntry]:
         )
     repeated = [slide for slide, count in Counter(row["slide"] for row in rows).items() if count > 1 or not slide]
     if repeated:
-        raise UsageError(f"{path}: slide {repeated[0]!r} stands in several rows or is empty", "one row a slide", "Mend it.")
+        raise UsageError(
+            f"{path}: slide {repeated[0]!r} stands in several rows or is empty", "one row a slide", "Mend it."
+        )
     return [_manifest_entry(path.parent, row) for row in rows]
 
 

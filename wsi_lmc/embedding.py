@@ -35,7 +35,9 @@ def store_blocks(store: TileStore) -> Iterator[Block]:
         yield store.read(np.arange(start, min(start + TILES_PER_SHARD, len(store))))
 
 
-def embed_blocks(encoder: Encoder, blocks: Iterable[Block], count: int, config: EmbedConfig) -> Float[np.ndarray, "n d"]:
+def embed_blocks(
+    encoder: Encoder, blocks: Iterable[Block], count: int, config: EmbedConfig
+) -> Float[np.ndarray, "n d"]:
     """Features of ``count`` tiles that come in blocks, in their order, as ``config.dtype``.
 
     Batches are cut within a block, so a store and the slide it came from give the same batches and the same bytes.

@@ -24,7 +24,9 @@ class TissueConfig:
 
     overview_mpp: Annotated[float, Doc("Finest pixel of the overview that the mask is made on, in microns.")] = 8.0
     smooth_um: Annotated[float, Doc("Sigma of the blur before the threshold, in microns.")] = 8.0
-    min_object_um2: Annotated[float, Doc("Pieces of tissue smaller than this are dropped, in square microns.")] = 20_000.0
+    min_object_um2: Annotated[float, Doc("Pieces of tissue smaller than this are dropped, in square microns.")] = (
+        20_000.0
+    )
     min_hole_um2: Annotated[float, Doc("Holes smaller than this are filled, in square microns.")] = 20_000.0
     lowest_threshold: Annotated[
         int, Doc("Saturation (0 to 255) that Otsu's threshold is not let under: keeps bare glass out.")

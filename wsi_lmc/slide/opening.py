@@ -36,9 +36,7 @@ def open_slide(
     calibration = calibrate(source.mpp_statements(), given)
     finest = source.level_sizes[0]
     size = SlideSize(finest.width, finest.height)
-    downsamples = tuple(
-        (size.width / level.width + size.height / level.height) / 2.0 for level in source.level_sizes
-    )
+    downsamples = tuple((size.width / level.width + size.height / level.height) / 2.0 for level in source.level_sizes)
     geometry = SlideGeometry(size, calibration.mpp, downsamples, source.bounds or whole_slide(size))
     return Slide(slide_id or path.stem, source, geometry, calibration.source, lambda: _open_reader(path, reader))
 
@@ -67,11 +65,16 @@ def _check_tiff_is_whole(path: Path, size: int) -> None:
     try:
         with tifffile.TiffFile(path) as tiff:
             ends = [
-                max((start + count for start, count in zip(page.dataoffsets, page.databytecounts, strict=True)), default=0)
+                max(
+                    (start + count for start, count in zip(page.dataoffsets, page.databytecounts, strict=True)),
+                    default=0,
+                )
                 for page in tiff.pages
             ]
     except _TIFFSLIDE_ERRORS as error:
-        raise SlideError("damaged", f"unreadable TIFF directory in {path.name}: {error}", "a whole TIFF", again) from error
+        raise SlideError(
+            "damaged", f"unreadable TIFF directory in {path.name}: {error}", "a whole TIFF", again
+        ) from error
     if max(ends, default=0) > size:
         raise SlideError("damaged", f"{path.name} ends at byte {size}", f"{max(ends)} bytes at least", again)
 
@@ -87,7 +90,10 @@ def _open_reader(path: Path, reader: ReaderName) -> Reader:
         raise _unsupported(path, str(error)) from error
     except openslide.OpenSlideError as error:
         raise SlideError(
-            "damaged", f"OpenSlide: {_without_folder(error, path)}", "a readable slide", "Copy it again or leave it out."
+            "damaged",
+            f"OpenSlide: {_without_folder(error, path)}",
+            "a readable slide",
+            "Copy it again or leave it out.",
         ) from error
 
 
@@ -110,7 +116,10 @@ def _unsupported(path: Path, said: str) -> SlideError:
         )
     if head[:4] in _TIFF_MAGIC:
         return SlideError(
-            "unsupported", f"{path.name} is TIFF, but no slide: {said}", "a tiled pyramid", "Convert it (vips tiffsave)."
+            "unsupported",
+            f"{path.name} is TIFF, but no slide: {said}",
+            "a tiled pyramid",
+            "Convert it (vips tiffsave).",
         )
     return SlideError(
         "not_a_slide",
@@ -125,7 +134,9 @@ def _magic(path: Path) -> bytes:
         with path.open("rb") as file:
             return file.read(132)
     except OSError as error:
-        raise SlideError("io", f"cannot read {path.name} ({error.strerror})", "a readable file", "Check permissions.") from error
+        raise SlideError(
+            "io", f"cannot read {path.name} ({error.strerror})", "a readable file", "Check permissions."
+        ) from error
 
 
 def _without_folder(error: Exception, path: Path) -> str:

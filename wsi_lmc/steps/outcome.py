@@ -15,6 +15,7 @@ class Outcome:
     """How one slide came out of one stage. ``reason`` and ``remedy`` are for a person, ``code`` is stable.
 
     ``fresh`` is False where the result was there already; ``seconds`` then is the time it took to see that.
+    ``detail`` is the traceback of an error nobody foresaw, for the log.
     """
 
     slide_id: str
@@ -28,6 +29,7 @@ class Outcome:
     mpp_source: str = ""
     seconds: float = 0.0
     fresh: bool = True
+    detail: str = ""
 
 
 def succeeded(slide_id: str, stage: Stage, slide: dict[str, Any], tiles: int) -> Outcome:

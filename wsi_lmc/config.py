@@ -1,0 +1,155 @@
+"""Settings from flags and one YAML file to frozen configurations, strictly: nothing unknown, nothing misspelt.
+
+The YAML has a section per stage (``tile``, ``train``, ``embed``); a key is a flag's name with underscores. Nested
+configurations are flattened: a key names one setting wherever its owner keeps it. Flags override the file.
+"""
+
+import dataclasses
+import difflib
+from collections.abc import Hashable, Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+import yaml
+from annotated_doc import Doc
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from wsi_lmc.errors import UsageError
+from wsi_lmc.provenance import created_by, fingerprint, to_json
+from wsi_lmc.publish import publish_text
+
+SECTIONS = ("tile", "train", "embed")
+RUN_FILE = "run.yaml"
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """One leaf of a configuration: its type, its default and the sentence that explains it."""
+
+    name: str
+    type: Any
+    default: Any
+    doc: str
+
+
+def settings_of(config: type) -> list[Setting]:
+    """All settings of a configuration, nested ones included, in order of declaration."""
+    hints = get_type_hints(config, include_extras=True)
+    found: list[Setting] = []
+    for field in dataclasses.fields(config):
+        hint = hints[field.name]
+        if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+            found += settings_of(hint)
+        else:
+            found.append(_setting(field, hint))
+    return found
+
+
+def build[C](config: type[C], values: Mapping[str, object], where: str) -> C:
+    """A configuration from its settings by name; those left out keep their defaults.
+
+    Args:
+        config: the frozen dataclass.
+        values: settings by name.
+        where: what the values come from, for the message.
+
+    Raises:
+        UsageError: an unknown name or a value of the wrong type.
+    """
+    known = settings_of(config)
+    _refuse_unknown(values, [setting.name for setting in known], where)
+    checked = {
+        setting.name: _check(setting, values[setting.name], where) for setting in known if setting.name in values
+    }
+    return _assemble(config, checked)
+
+
+def read_config(path: Path) -> dict[str, dict[str, object]]:
+    """Sections of a YAML file; a ``run.yaml`` that a run wrote is accepted, too.
+
+    Raises:
+        UsageError: no YAML, an unknown section, a key given twice, or a section that is no mapping.
+    """
+    try:
+        document = yaml.load(path.read_text(encoding="utf-8"), _StrictLoader)  # noqa: S506  a SafeLoader, see below
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(f"cannot read {path}: {error}", "a YAML file of settings", "Correct it.") from error
+    if not isinstance(document, dict):
+        raise UsageError(f"{path} holds no sections", " or ".join(f"{name}:" for name in SECTIONS), "Correct it.")
+    sections = {name: value for name, value in document.items() if name not in ("created_by", "fingerprint")}
+    _refuse_unknown(sections, SECTIONS, str(path))
+    for name, value in sections.items():
+        if value is not None and not isinstance(value, dict):
+            raise UsageError(f"{path}: {name} is {value!r}", f"settings under {name}:", "Indent them under it.")
+    return {name: dict(value or {}) for name, value in sections.items()}
+
+
+def flat_settings(config: Any) -> dict[str, object]:  # noqa: ANN401  any of the configuration dataclasses
+    """Settings of a configuration by name, nested ones included: what :func:`build` takes."""
+    flat: dict[str, object] = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        flat |= flat_settings(value) if dataclasses.is_dataclass(value) else {field.name: to_json(value)}
+    return flat
+
+
+def write_resolved(folder: Path, configs: Mapping[str, object]) -> None:
+    """Record stages' resolved settings in the folder's ``run.yaml``, keeping the other stages' sections."""
+    path = folder / RUN_FILE
+    sections: dict[str, Any] = dict(read_config(path)) if path.is_file() else {}
+    sections |= {name: flat_settings(config) for name, config in configs.items()}
+    ordered = {name: sections[name] for name in SECTIONS if name in sections}
+    document = ordered | {"created_by": created_by(), "fingerprint": fingerprint(ordered)}
+    publish_text(folder, path, yaml.safe_dump(document, sort_keys=False))
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """A safe loader that refuses a key given twice; plain YAML takes the last one in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """Build one mapping."""
+        keys = [self.construct_object(key, deep=deep) for key, _ in node.value]
+        twice = sorted({str(key) for key in keys if keys.count(key) > 1})
+        if twice:
+            raise yaml.constructor.ConstructorError(None, None, f"{twice[0]!r} is given twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def _setting(field: dataclasses.Field[Any], hint: object) -> Setting:
+    assert get_origin(hint) is Annotated, f"{field.name} has no documentation"  # noqa: S101  our own invariant
+    kind, *notes = get_args(hint)
+    doc = next(note.documentation for note in notes if isinstance(note, Doc))
+    return Setting(field.name, kind, field.default, doc)
+
+
+def _check(setting: Setting, value: object, where: str) -> object:
+    """The value as its type; an int is a float, but no text is a number."""
+    try:
+        return TypeAdapter(setting.type, config=ConfigDict(strict=True, allow_inf_nan=False)).validate_python(value)
+    except ValidationError as error:
+        kind = getattr(setting.type, "__name__", None) if not get_args(setting.type) else None
+        said = "; ".join(sorted({item["msg"] for item in error.errors()}))
+        raise UsageError(
+            f"{where}: {setting.name} = {value!r}", kind or said, f"Correct it; the default is {setting.default!r}."
+        ) from error
+
+
+def _assemble(config: type, values: Mapping[str, object]) -> Any:  # noqa: ANN401  an instance of ``config``
+    hints = get_type_hints(config)
+    chosen: dict[str, object] = {}
+    for field in dataclasses.fields(config):
+        if dataclasses.is_dataclass(hints[field.name]):
+            chosen[field.name] = _assemble(hints[field.name], values)
+        elif field.name in values:
+            chosen[field.name] = values[field.name]
+    return config(**chosen)
+
+
+def _refuse_unknown(given: Iterable[object], known: Iterable[str], where: str) -> None:
+    names = list(known)
+    for name in given:
+        if name in names:
+            continue
+        near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+        meant = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(names)}."
+        raise UsageError(f"{where}: unknown key {name!r}", "a setting of this stage", meant)
