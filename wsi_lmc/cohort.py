@@ -57,7 +57,7 @@ def find_slides(inputs: Sequence[str]) -> list[SlideEntry]:
 
 
 def read_manifest(path: Path) -> list[SlideEntry]:
-    """Rows of a manifest: column ``slide`` (relative to the manifest), and where given mpp, patient, site, label, slide_id.
+    """Rows of a manifest: column ``slide`` (relative to the manifest); where given mpp, patient, site, label, slide_id.
 
     Raises:
         UsageError: no such file, no column ``slide``, or an empty or repeated cell in it.

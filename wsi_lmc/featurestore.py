@@ -1,4 +1,4 @@
-"""Features of one slide on disk: a zarr v3 group with thousands of rows a chunk (one row a chunk reads ten times slower).
+"""Features of one slide on disk: a zarr v3 group, thousands of rows a chunk (one row a chunk reads ten times slower).
 
 Arrays: ``features`` float16 or float32 (N, D), and ``origins``, ``tissue_fraction``, ``valid`` as in the tile store.
 """

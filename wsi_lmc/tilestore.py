@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 import numpy as np
 import zarr
@@ -143,8 +143,8 @@ class TileStore:
         return self._small("valid")
 
     @cached_property
-    def _pixels(self) -> Any:
-        return self._group["tiles"]
+    def _pixels(self) -> zarr.Array[Any]:
+        return cast("zarr.Array[Any]", self._group["tiles"])
 
     def __len__(self) -> int:
         return int(self._pixels.shape[0])
@@ -160,10 +160,8 @@ class TileStore:
         unique, back = np.unique(rows, return_inverse=True)
         contiguous = int(unique[-1]) - int(unique[0]) + 1 == len(unique)
         try:
-            if contiguous:
-                tiles = self._pixels[int(unique[0]) : int(unique[-1]) + 1]
-            else:
-                tiles = self._pixels.oindex[unique]
+            box = slice(int(unique[0]), int(unique[-1]) + 1)
+            tiles = self._pixels[box] if contiguous else self._pixels.oindex[unique]
         except (ValueError, RuntimeError, OSError) as error:
             raise StoreError(
                 f"{self.path.name}: tiles {unique[0]} to {unique[-1]} cannot be read ({error})",

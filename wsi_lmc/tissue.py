@@ -24,10 +24,8 @@ class TissueConfig:
 
     overview_mpp: Annotated[float, Doc("Finest pixel of the overview that the mask is made on, in microns.")] = 8.0
     smooth_um: Annotated[float, Doc("Sigma of the blur before the threshold, in microns.")] = 8.0
-    min_object_um2: Annotated[float, Doc("Pieces of tissue smaller than this are dropped, in square microns.")] = (
-        20_000.0
-    )
-    min_hole_um2: Annotated[float, Doc("Holes smaller than this are filled, in square microns.")] = 20_000.0
+    min_object_um2: Annotated[float, Doc("Pieces of tissue smaller than this are dropped, in um2.")] = 20_000.0
+    min_hole_um2: Annotated[float, Doc("Holes smaller than this are filled, in um2.")] = 20_000.0
     lowest_threshold: Annotated[
         int, Doc("Saturation (0 to 255) that Otsu's threshold is not let under: keeps bare glass out.")
     ] = 6
@@ -48,8 +46,8 @@ class TissueMask:
 def find_tissue(slide: Slide, config: TissueConfig) -> tuple[TissueMask, Overview]:
     """Find tissue on an overview of the slide; also returns the overview, for pictures.
 
-    Otsu's threshold on the logarithm of the blurred saturation, held between two limits: on a slide of bare glass, or of nothing but
-    tissue, Otsu splits noise or stain.
+    Otsu's threshold on the logarithm of the blurred saturation, held between two limits: on a slide of bare glass, or
+    of nothing but tissue, Otsu splits noise or stain.
     """
     overview = slide.overview(config.overview_mpp)
     um = overview.downsample[0] * slide.geometry.mpp.mean
