@@ -9,7 +9,7 @@ import os
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import dask
@@ -48,11 +48,15 @@ class Executor(Protocol):
         """
         ...
 
+    def has_gpu(self) -> bool:
+        """Whether there is a worker with the resource "GPU"."""
+        ...
+
     def call[**P, R](self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run one long function on a worker with the resource "GPU", or in this process where there is none."""
         ...
 
-    def __enter__(self) -> Self: ...
+    def __enter__(self) -> "Executor": ...
 
     def __exit__(self, *error: object) -> None: ...
 
@@ -82,11 +86,15 @@ class SerialExecutor:
         for task in tasks:
             yield attempt(step, task)
 
+    def has_gpu(self) -> bool:
+        """See :class:`Executor`."""
+        return False
+
     def call[**P, R](self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """See :class:`Executor`."""
         return function(*args, **kwargs)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "SerialExecutor":
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -120,7 +128,7 @@ class DaskExecutor:
 
     def run[T: Task](self, step: Callable[[T], Outcome], tasks: Sequence[T], on_gpu: bool = False) -> Iterator[Outcome]:
         """See :class:`Executor`."""
-        resources = {GPU: 1} if on_gpu and self._has_gpu() else None
+        resources = {GPU: 1} if on_gpu and self.has_gpu() else None
         futures = {
             self._client.submit(attempt, step, task, pure=False, resources=resources, retries=0): task for task in tasks
         }
@@ -134,7 +142,7 @@ class DaskExecutor:
 
     def call[**P, R](self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """See :class:`Executor`; a training that was cut off is resumed by hand, so it is not retried here."""
-        if not self._has_gpu():
+        if not self.has_gpu():
             return function(*args, **kwargs)
         future = self._client.submit(function, *args, **kwargs, pure=False, resources={GPU: 1}, retries=0)
         try:
@@ -142,11 +150,12 @@ class DaskExecutor:
         except KilledWorker as error:
             raise _lost_worker() from error
 
-    def _has_gpu(self) -> bool:
+    def has_gpu(self) -> bool:
+        """See :class:`Executor`."""
         workers: dict[str, Any] = self._client.scheduler_info(n_workers=-1)["workers"]
         return any(GPU in worker["resources"] for worker in workers.values())
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "DaskExecutor":
         return self
 
     def __exit__(self, *error: object) -> None:

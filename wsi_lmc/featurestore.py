@@ -6,14 +6,13 @@ Arrays: ``features`` float16 or float32 (N, D), and ``origins``, ``tissue_fracti
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
 
 import numpy as np
 import zarr
 from jaxtyping import Float, Float32, Int32, UInt8
 
 from wsi_lmc.tilestore import TileRows
-from wsi_lmc.zarrio import Attributes, create_group, open_sealed, seal, write_array
+from wsi_lmc.zarrio import Attributes, create_group, open_sealed, read_array, seal, write_array
 
 SCHEMA = "wsi-lmc/features"
 SCHEMA_VERSION = 1
@@ -39,7 +38,7 @@ class FeatureStore:
     group: zarr.Group
 
     @classmethod
-    def open(cls, path: Path) -> Self:
+    def open(cls, path: Path) -> "FeatureStore":
         """Open a published store.
 
         Raises:
@@ -60,23 +59,19 @@ class FeatureStore:
     @cached_property
     def features(self) -> Float[np.ndarray, "n d"]:
         """One row a tile, float16 or float32 as stored."""
-        return self._read("features")
+        return read_array(self.group, "features")
 
     @cached_property
     def origins(self) -> Int32[np.ndarray, "n 2"]:
         """x, y of each tile's top-left corner in level-0 pixels."""
-        return self._read("origins")
+        return read_array(self.group, "origins")
 
     @cached_property
     def tissue_fraction(self) -> Float32[np.ndarray, " n"]:
         """Share of each tile's area in the tissue mask, 0 to 1."""
-        return self._read("tissue_fraction")
+        return read_array(self.group, "tissue_fraction")
 
     @cached_property
     def valid(self) -> UInt8[np.ndarray, " n"]:
         """A :class:`wsi_lmc.tilestore.Validity` for each tile."""
-        return self._read("valid")
-
-    def _read(self, name: str) -> np.ndarray:
-        array: Any = self.group[name]
-        return np.asarray(array[...])
+        return read_array(self.group, "valid")

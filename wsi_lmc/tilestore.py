@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Self, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import zarr
@@ -20,7 +20,16 @@ from zarr.codecs import Crc32cCodec
 from wsi_lmc.errors import StoreError
 from wsi_lmc.provenance import fingerprint
 from wsi_lmc.units import Mpp
-from wsi_lmc.zarrio import Attributes, create_group, lossless_codecs, open_sealed, register_jpeg, seal, write_array
+from wsi_lmc.zarrio import (
+    Attributes,
+    create_group,
+    lossless_codecs,
+    open_sealed,
+    read_array,
+    register_jpeg,
+    seal,
+    write_array,
+)
 
 SCHEMA = "wsi-lmc/tiles"
 SCHEMA_VERSION = 1
@@ -95,7 +104,7 @@ class TileStore:
         self._group = group
 
     @classmethod
-    def open(cls, path: Path) -> Self:
+    def open(cls, path: Path) -> "TileStore":
         """Open a published store.
 
         Raises:
@@ -130,17 +139,17 @@ class TileStore:
     @cached_property
     def origins(self) -> Int32[np.ndarray, "n 2"]:
         """x, y of each tile's top-left corner in level-0 pixels."""
-        return self._small("origins")
+        return read_array(self._group, "origins")
 
     @cached_property
     def tissue_fraction(self) -> Float32[np.ndarray, " n"]:
         """Share of each tile's area in the tissue mask, 0 to 1."""
-        return self._small("tissue_fraction")
+        return read_array(self._group, "tissue_fraction")
 
     @cached_property
     def valid(self) -> UInt8[np.ndarray, " n"]:
         """A :class:`Validity` for each tile."""
-        return self._small("valid")
+        return read_array(self._group, "valid")
 
     @cached_property
     def _pixels(self) -> zarr.Array[Any]:
@@ -169,7 +178,3 @@ class TileStore:
                 "Tile this slide again with --overwrite.",
             ) from error
         return np.asarray(tiles)[back]
-
-    def _small(self, name: str) -> np.ndarray:
-        array: Any = self._group[name]
-        return np.asarray(array[...])

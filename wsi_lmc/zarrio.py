@@ -41,6 +41,12 @@ def write_array(group: zarr.Group, name: str, values: np.ndarray, chunk_rows: in
         array[...] = values
 
 
+def read_array(group: zarr.Group, name: str) -> np.ndarray:
+    """A whole small array."""
+    array = cast("zarr.Array[Any]", group[name])
+    return np.asarray(array[...])
+
+
 def lossless_codecs() -> list[Any]:
     """Zstandard level 1 (level 0, zarr's default, takes twice the time for the same size) and a crc32c a chunk."""
     return [ZstdCodec(level=1), Crc32cCodec()]

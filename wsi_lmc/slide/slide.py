@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
 
 import cv2
 import numpy as np
@@ -120,7 +119,7 @@ class Slide:
         """Release the file."""
         self._reader.close()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Slide":
         return self
 
     def __exit__(

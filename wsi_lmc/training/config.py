@@ -1,13 +1,13 @@
 """How an encoder is trained: one flat set of settings, the paper's values where the paper states them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from annotated_doc import Doc
 
 from wsi_lmc.encoder import Architecture
 from wsi_lmc.errors import UsageError
-from wsi_lmc.stain import ViewConfig
+from wsi_lmc.stain import SeparationConfig, ViewConfig
 
 MAY_CHANGE = frozenset({"device", "prefetch", "checkpoint_every", "keep"})
 """Settings in which a resumed training may differ: none of them changes what is computed on one device."""
@@ -31,6 +31,7 @@ class TrainConfig:
     ] = "robust"
     scale_low: Annotated[float, Doc("Smallest factor on the H and on the E concentrations of a view.")] = 0.5
     scale_high: Annotated[float, Doc("Largest factor on the H and on the E concentrations of a view.")] = 2.0
+    separation: SeparationConfig = field(default_factory=SeparationConfig)
     off_diagonal_weight: Annotated[
         float, Doc("Weight (lambda) of the redundancy term: more spreads the features, less ties the views closer.")
     ] = 0.005

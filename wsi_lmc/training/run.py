@@ -32,7 +32,7 @@ from wsi_lmc.encoder import ENCODER_FOLDER, EncoderMetadata, resolve_device, sav
 from wsi_lmc.errors import UsageError
 from wsi_lmc.provenance import created_by, to_json
 from wsi_lmc.publish import exclusive, prepare_output, publish_text, publishing
-from wsi_lmc.stainstore import load_or_estimate
+from wsi_lmc.stainstore import fill_untrusted, load_or_estimate
 from wsi_lmc.tilestore import TileStore
 from wsi_lmc.training.config import MAY_CHANGE, TrainConfig
 from wsi_lmc.training.learner import Learner
@@ -232,7 +232,8 @@ def _gather_cohort(stores: list[TileStore], config: TrainConfig, device: torch.d
     if split.unit != "slides":
         kept = "tiles of slides that are also trained on" if split.unit == "tiles" else "training tiles themselves"
         _log.warning("too few slides to hold one out: held-out metrics are of %s", kept)
-    return _Cohort(stores, [load_or_estimate(store, config.stain, device).vectors for store in stores], split)
+    stains = [load_or_estimate(store, config.separation, device) for store in stores]
+    return _Cohort(stores, fill_untrusted(stains), split)
 
 
 def _warn_of_collapse(step: int, metrics: dict[str, float]) -> None:

@@ -1,0 +1,68 @@
+"""The command line: names the commands, turns errors into one line and an exit code.
+
+Notable: only the command that is run gets imported, and with it torch or dask; ``wsi-lmc --help`` imports none.
+"""
+
+import importlib
+import sys
+from collections.abc import Callable
+from typing import Annotated, NoReturn
+
+import typer
+
+from wsi_lmc import __version__
+from wsi_lmc.errors import WsiLmcError
+
+COMMANDS = {
+    "tile": "Find tissue and cut calibrated tiles: slides in, tile stores out.",
+    "train": "Train a stain-invariant encoder on one site's tiles (LMC).",
+    "embed": "Turn tile stores or slides into features with a frozen encoder.",
+    "export": "Write features as TRIDENT or CLAM read them.",
+    "demo": "Run everything on synthetic slides of two sites, or on yours.",
+}
+
+
+def main() -> NoReturn:
+    """Run the command line and leave with its exit code: 0, 1 (some slides failed), 2 (usage), 130 or 143."""
+    named = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+    try:
+        build_app(named)()
+    except WsiLmcError as error:
+        print(f"wsi-lmc: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    sys.exit(0)
+
+
+def build_app(named: str) -> typer.Typer:
+    """All commands, of which only the one ``named`` can be run; the others stand there with their one-line help."""
+    app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+    app.callback()(_wsi_lmc)
+    for name, summary in COMMANDS.items():
+        if name == named:
+            command: Callable[..., None] = importlib.import_module(f"wsi_lmc.commands.{name}").command
+            app.command(name)(command)
+        else:
+            app.command(name, help=summary)(_not_loaded)
+    return app
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"wsi-lmc {__version__}")
+        raise typer.Exit
+
+
+def _wsi_lmc(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Whole-slide images in, features out that do not depend on the hospital's stain.
+
+    In order: tile slides/, train, embed --ckpt CKPT, export. Results lie in wsi-lmc-run/ unless -o says otherwise.
+    """
+    del version
+
+
+def _not_loaded() -> None:
+    raise AssertionError("only the named command is ever run")

@@ -1,0 +1,116 @@
+"""What the commands share: flags made from configurations, executors, the closing lines."""
+
+import inspect
+import signal
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from wsi_lmc.cluster import Executor, available_cores, make_executor
+from wsi_lmc.config import build, read_config, settings_of
+from wsi_lmc.runfolder import SLIDES
+from wsi_lmc.steps.outcome import Outcome
+
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file of settings; flags override it.")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="Run folder.")]
+Workers = Annotated[
+    int | None,
+    typer.Option(help="Worker processes, by default one a core; 0 works in this process."),
+]
+Scheduler = Annotated[str | None, typer.Option(help="Address of a running dask scheduler to use instead of workers.")]
+Insecure = Annotated[bool, typer.Option("--insecure-scheduler", help="Allow a remote scheduler without TLS.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Make results anew that differ from what is asked for.")]
+Mask = Annotated[Path | None, typer.Option(help="Tissue outline to use: a GeoJSON, or a folder of <slide_id>.geojson.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, as a batch system sends it: unwinds like Ctrl-C, so that nothing half-written stays."""
+
+
+def with_settings(configs: Mapping[str, type]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command a flag for each setting of its configurations (by section), beside its own parameters.
+
+    The command receives ``given``: the flags that were really used, by section.
+    """
+    flags = {setting.name: (section, setting) for section, config in configs.items() for setting in settings_of(config)}
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        def run(**arguments: Any) -> None:  # noqa: ANN401  whatever the flags are
+            given: dict[str, dict[str, object]] = {section: {} for section in configs}
+            for name, (section, _) in flags.items():
+                value = arguments.pop(name)
+                if value is not None:
+                    given[section][name] = value
+            signal.signal(signal.SIGTERM, _terminate)
+            try:
+                command(**arguments, given=given)
+            except KeyboardInterrupt as error:
+                typer.echo("interrupted; what is published is whole, the same command goes on from there", err=True)
+                raise SystemExit(143 if isinstance(error, Terminated) else 130) from error
+
+        own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name != "given"]
+        made = [_flag(setting.name, setting.type, setting.default, setting.doc) for _, setting in flags.values()]
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        parameters = [parameter.replace(kind=keyword) for parameter in (*own, *made)]
+        vars(run)["__signature__"] = inspect.Signature(parameters)
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        run.__doc__ = command.__doc__
+        return run
+
+    return decorate
+
+
+def resolve[C](section: str, config: type[C], file: Path | None, given: Mapping[str, Mapping[str, object]]) -> C:
+    """A stage's configuration: its defaults, the file's section over them, the flags over both."""
+    from_file = read_config(file).get(section, {}) if file else {}
+    if from_file:
+        build(config, from_file, f"{file}, section {section}")  # so that the message names the file
+    return build(config, {**from_file, **given[section]}, "flags")
+
+
+def executor_for(tasks: int, workers: int | None, scheduler: str | None, insecure: bool) -> Executor:
+    """Workers as asked for; by default one a core, and not more than there are tasks."""
+    wanted = min(available_cores(), max(tasks, 1)) if workers is None else workers
+    return make_executor(wanted, scheduler, insecure)
+
+
+def note_of(outcome: Outcome) -> str:
+    """An outcome in a few words, for the progress bar."""
+    return f"{outcome.slide_id} {outcome.state}"
+
+
+def close(outcomes: Sequence[Outcome], out: Path, following: str) -> None:
+    """Say how the slides came out, name the next command, and leave with 1 where some failed."""
+    failed = [outcome for outcome in outcomes if outcome.state == "failed"]
+    for outcome in failed:
+        typer.echo(f"{outcome.slide_id}: {outcome.code}: {outcome.reason}. {outcome.remedy}", err=True)
+    states = Counter(outcome.state for outcome in outcomes)
+    before = sum(not outcome.fresh for outcome in outcomes)
+    counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
+    typer.echo(
+        f"{counts}{f' ({before} before)' if before else ''}; {sum(o.tiles for o in outcomes)} tiles; see {out / SLIDES}"
+    )
+    if len(failed) < len(outcomes) and following:
+        typer.echo(f"next: {following}")
+    if failed:
+        raise typer.Exit(1)
+
+
+def _terminate(number: int, frame: object) -> None:
+    del number, frame
+    raise Terminated
+
+
+def _flag(name: str, kind: object, default: object, doc: str) -> inspect.Parameter:
+    shown = "" if default is None else f" [default: {default}]"
+    option = typer.Option(help=f"{doc}{shown}", show_default=False)
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[kind | None, option],
+    )

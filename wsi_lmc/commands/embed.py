@@ -1,0 +1,87 @@
+"""``wsi-lmc embed``: tile stores, or slides, to features."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wsi_lmc.cohort import find_slides
+from wsi_lmc.commands.common import (
+    ConfigFile,
+    Insecure,
+    Mask,
+    Output,
+    Overwrite,
+    Quiet,
+    Scheduler,
+    Workers,
+    close,
+    executor_for,
+    note_of,
+    resolve,
+    with_settings,
+)  # fmt: skip
+from wsi_lmc.embedding import EmbedConfig
+from wsi_lmc.errors import UsageError
+from wsi_lmc.progress import ProgressReport
+from wsi_lmc.run import EmbedInputs, RunOptions, embed_cohort, find_stores, holds_stores
+from wsi_lmc.runfolder import DEFAULT, prepare_run
+from wsi_lmc.steps.tile import TileConfig
+
+
+@with_settings({"embed": EmbedConfig, "tile": TileConfig})
+def command(
+    given: dict[str, dict[str, object]],
+    inputs: Annotated[
+        list[str] | None,
+        typer.Argument(help="Run folders or tile stores, or slides to read on the fly; by default wsi-lmc-run."),
+    ] = None,
+    ckpt: Annotated[str | None, typer.Option(help="Checkpoint folder that train wrote.")] = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option(help="Another encoder: timm name, local-dir:PATH, hf-hub:OWNER/NAME, untrained:NAME."),
+    ] = None,
+    output: Output = DEFAULT,
+    config: ConfigFile = None,
+    mask: Mask = None,
+    overwrite: Overwrite = False,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    insecure: Insecure = False,
+    quiet: Quiet = False,
+) -> None:
+    """Turn every tile into features with a frozen encoder.
+
+    From tile stores, or straight from slides (tiled on the fly by the same rules; the tile settings below apply to
+    these only). Writes OUT/features/<slide_id>.zarr and slides.csv. Exit code 1 if any slide failed.
+    """
+    spec = _encoder(ckpt, encoder)
+    settings = resolve("embed", EmbedConfig, config, given)
+    named = inputs or [str(DEFAULT)]
+    stores = find_stores([Path(text) for text in named if holds_stores(Path(text))])
+    slides = [text for text in named if not holds_stores(Path(text))]
+    entries = find_slides(slides) if slides else []
+    prepare_run(output, slides)
+    what = EmbedInputs(stores, entries, resolve("tile", TileConfig, config, given))
+    total = len(stores) + len(entries)
+    with (
+        executor_for(total, workers, scheduler, insecure) as executor,
+        ProgressReport("embed", total, quiet) as progress,
+    ):
+        options = RunOptions(executor, mask, overwrite, lambda outcome: progress.advance(note_of(outcome)))
+        outcomes = embed_cohort(what, spec, output, settings, options)
+    where = "" if output == DEFAULT else f" {output}"
+    close(outcomes, output, f"wsi-lmc export{where} --to trident -o DIR")
+
+
+def _encoder(ckpt: str | None, encoder: str | None) -> str:
+    """The one encoder that was named; a folder as an absolute path, since workers may run elsewhere."""
+    if (ckpt is None) == (encoder is None):
+        found = "neither --ckpt nor --encoder" if ckpt is None else "both --ckpt and --encoder"
+        raise UsageError(found, "one of them", "Give the folder that 'wsi-lmc train' wrote with --ckpt.")
+    if encoder is not None:
+        return encoder
+    folder = Path(ckpt or "")
+    if not folder.is_dir():
+        raise UsageError(f"no checkpoint folder {folder}", "the folder that 'wsi-lmc train' wrote", "Check --ckpt.")
+    return str(folder.resolve())

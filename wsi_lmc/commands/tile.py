@@ -1,0 +1,57 @@
+"""``wsi-lmc tile``: slides to tile stores."""
+
+from typing import Annotated
+
+import typer
+
+from wsi_lmc.cohort import find_slides
+from wsi_lmc.commands.common import (
+    ConfigFile,
+    Insecure,
+    Mask,
+    Output,
+    Overwrite,
+    Quiet,
+    Scheduler,
+    Workers,
+    close,
+    executor_for,
+    note_of,
+    resolve,
+    with_settings,
+)  # fmt: skip
+from wsi_lmc.progress import ProgressReport
+from wsi_lmc.run import CHECKPOINT, RunOptions, tile_cohort
+from wsi_lmc.runfolder import DEFAULT, prepare_run
+from wsi_lmc.steps.tile import TileConfig
+
+
+@with_settings({"tile": TileConfig})
+def command(
+    slides: Annotated[list[str], typer.Argument(help="Slides, folders, patterns in quotes, or a manifest.csv.")],
+    given: dict[str, dict[str, object]],
+    output: Output = DEFAULT,
+    config: ConfigFile = None,
+    mask: Mask = None,
+    overwrite: Overwrite = False,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    insecure: Insecure = False,
+    quiet: Quiet = False,
+) -> None:
+    """Find the tissue of slides and cut it into calibrated tiles.
+
+    Writes OUT/tiles/<slide_id>.zarr, overviews to look at, contours for QuPath, and slides.csv with every slide's
+    outcome. Running it again does only what is missing. Exit code 1 if any slide failed.
+    """
+    settings = resolve("tile", TileConfig, config, given)
+    entries = find_slides(slides)
+    prepare_run(output, slides)
+    with (
+        executor_for(len(entries), workers, scheduler, insecure) as executor,
+        ProgressReport("tile", len(entries), quiet) as progress,
+    ):
+        options = RunOptions(executor, mask, overwrite, lambda outcome: progress.advance(note_of(outcome)))
+        outcomes = tile_cohort(entries, output, settings, options)
+    train = "wsi-lmc train" if output == DEFAULT else f"wsi-lmc train {output} -o {output / CHECKPOINT}"
+    close(outcomes, output, f"look at {output / 'overviews'}, then: {train}")

@@ -1,0 +1,51 @@
+"""``wsi-lmc train``: tile stores of one site to an encoder."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wsi_lmc.cluster import make_executor
+from wsi_lmc.commands.common import ConfigFile, Insecure, Quiet, Scheduler, resolve, with_settings
+from wsi_lmc.progress import ProgressReport
+from wsi_lmc.run import CHECKPOINT, find_stores, train_cohort
+from wsi_lmc.runfolder import DEFAULT
+from wsi_lmc.training import StepReport, TrainConfig
+
+
+@with_settings({"train": TrainConfig})
+def command(
+    given: dict[str, dict[str, object]],
+    stores: Annotated[
+        list[Path] | None, typer.Argument(help="Run folders or tile stores of ONE site; by default wsi-lmc-run.")
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Checkpoint folder.")] = DEFAULT / CHECKPOINT,
+    config: ConfigFile = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest saved state, if any.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Remove an earlier training first.")] = False,
+    scheduler: Scheduler = None,
+    insecure: Insecure = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train an encoder for which a tile looks the same however strongly it is stained (LMC).
+
+    Needs unlabelled tiles of one site only. Writes the encoder (loadable by timm), states to resume from,
+    metrics.jsonl, TensorBoard events and provenance.json. With --scheduler it runs on a worker with the resource GPU.
+    """
+    settings = resolve("train", TrainConfig, config, given)
+    paths = find_stores(stores or [DEFAULT])
+    start = "overwrite" if overwrite else "resume" if resume else "new"
+    with make_executor(0, scheduler, insecure) as executor, ProgressReport("train", settings.steps, quiet) as progress:
+
+        def report(step: StepReport) -> None:
+            progress.reach(step.step, " ".join(f"{name} {value:.3f}" for name, value in _shown(step).items()))
+
+        result = train_cohort(paths, output, settings, executor, (start, report))
+    first, last = result.first, result.last
+    fell = f"invariance term {first['invariance']:.1f} -> {last['invariance']:.1f}"
+    typer.echo(f"{result.steps} steps on {result.device}: {fell}, loss {first['loss']:.1f} -> {last['loss']:.1f}")
+    typer.echo(f"encoder in {output}; next: wsi-lmc embed --ckpt {output}")
+
+
+def _shown(step: StepReport) -> dict[str, float]:
+    return {name: step.metrics[name] for name in ("loss", "invariance") if name in step.metrics}

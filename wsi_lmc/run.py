@@ -1,0 +1,214 @@
+"""The stages over a whole cohort: what to do, handed to whoever runs it, recorded as it comes in.
+
+Each function reads like the command of its name; the command line and the demo both call these.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from wsi_lmc.cluster import Executor
+from wsi_lmc.cohort import SlideEntry
+from wsi_lmc.config import write_resolved
+from wsi_lmc.errors import UsageError
+from wsi_lmc.featurestore import FeatureStore
+from wsi_lmc.runfolder import add_slides, prepare_run, record, write_table
+from wsi_lmc.steps.outcome import Outcome
+from wsi_lmc.steps.tile import TileConfig, TileTask, tile_slide
+from wsi_lmc.tilestore import TileStore
+
+if TYPE_CHECKING:
+    from wsi_lmc.embedding import EmbedConfig
+    from wsi_lmc.training import StepReport, TrainConfig, TrainResult
+    from wsi_lmc.training.run import Start
+
+OnOutcome = Callable[[Outcome], None]
+CHECKPOINT = "checkpoint"
+
+
+def _ignore(outcome: Outcome) -> None:
+    del outcome
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a stage is run: ``mask`` is a GeoJSON or a folder of ``<slide_id>.geojson``; ``on_outcome`` hears of each."""
+
+    executor: Executor
+    mask: Path | None = None
+    overwrite: bool = False
+    on_outcome: OnOutcome = _ignore
+
+
+def tile_cohort(slides: Sequence[SlideEntry], out: Path, config: TileConfig, options: RunOptions) -> list[Outcome]:
+    """Tile slides into the run folder ``out``; one outcome a slide, in the order of ``slides``.
+
+    Raises:
+        UsageError: the folder or the mask does not fit; nothing was started.
+    """
+    masks = _masks(slides, options.mask)
+    prepare_run(out)
+    add_slides(out, slides)
+    write_resolved(out, {"tile": config})
+    tasks = [TileTask(entry, out, config, masks.get(entry.slide_id), options.overwrite) for entry in slides]
+    return _collect(options.executor.run(tile_slide, tasks), out, [task.slide_id for task in tasks], options.on_outcome)
+
+
+@dataclass(frozen=True)
+class EmbedInputs:
+    """What is embedded: tile stores, and slides whose tiles are read on the fly with ``tile``."""
+
+    stores: Sequence[Path] = ()
+    slides: Sequence[SlideEntry] = ()
+    tile: TileConfig = TileConfig()  # noqa: RUF009  frozen
+
+
+def embed_cohort(
+    inputs: EmbedInputs,
+    encoder: str,
+    out: Path,
+    config: "EmbedConfig",
+    options: RunOptions,
+) -> list[Outcome]:
+    """Embed tile stores and slides into the run folder ``out``; one outcome a slide.
+
+    Raises:
+        UsageError: folder, encoder or device does not fit, or an id occurs twice; nothing was started.
+    """
+    from wsi_lmc.encoder import load_encoder, resolve_device  # torch only where it is needed
+    from wsi_lmc.steps.embed import EmbedTask, embed_slide
+
+    masks = _masks(inputs.slides, options.mask)
+    sha256 = load_encoder(encoder, resolve_device(config.device)).sha256
+    sources: dict[str, Path | TileTask] = {}
+    for store in inputs.stores:
+        _add(sources, store.name.removesuffix(".zarr"), store)
+    for entry in inputs.slides:
+        task = TileTask(entry, out, inputs.tile, masks.get(entry.slide_id))
+        _add(sources, entry.slide_id, task)
+    prepare_run(out)
+    add_slides(out, inputs.slides)
+    write_resolved(out, {"embed": config} | ({"tile": inputs.tile} if inputs.slides else {}))
+    tasks = [
+        EmbedTask(slide_id, source, out, encoder, sha256, config, options.overwrite)
+        for slide_id, source in sources.items()
+    ]
+    found = options.executor.run(embed_slide, tasks, on_gpu=True)
+    return _collect(found, out, list(sources), options.on_outcome)
+
+
+def train_cohort(
+    stores: Sequence[Path],
+    out: Path,
+    config: "TrainConfig",
+    executor: Executor,
+    how: "tuple[Start, Callable[[StepReport], None]]",
+) -> "TrainResult":
+    """Train an encoder into the checkpoint folder ``out``: on a GPU worker where the executor has one, else here.
+
+    ``how`` is whether to start anew or resume, and who hears of every step (nobody on another machine).
+
+    Raises:
+        UsageError: the folder, the cohort or the configuration does not fit; nothing was changed.
+        TrainingError: training had to stop.
+    """
+    start, on_step = how
+    prepare_run(out)
+    if executor.has_gpu():
+        return executor.call(_train, stores, out, config, start)
+    return _train(stores, out, config, start, on_step)
+
+
+def _train(
+    paths: Sequence[Path],
+    out: Path,
+    config: "TrainConfig",
+    start: "Start",
+    on_step: "Callable[[StepReport], None] | None" = None,
+) -> "TrainResult":
+    from wsi_lmc.training import train
+
+    result = train(open_stores(paths), out, config, start, on_step)
+    write_resolved(out, {"train": config})
+    return result
+
+
+def find_features(run_folder: Path) -> list[FeatureStore]:
+    """Feature stores of a run, by slide id.
+
+    Raises:
+        UsageError: there are none.
+        StoreError: one cannot be opened.
+    """
+    paths = sorted((run_folder / "features").glob("*.zarr"))
+    if not paths:
+        raise UsageError(f"no features in {run_folder}", "a run folder", "Run 'wsi-lmc embed' first.")
+    return [FeatureStore.open(path) for path in paths]
+
+
+def find_stores(inputs: Sequence[Path]) -> list[Path]:
+    """Tile stores named by run folders, folders of stores, or stores themselves.
+
+    Raises:
+        UsageError: an input that holds no tile store.
+    """
+    found: dict[Path, None] = {}
+    for path in inputs:
+        stores = [path] if path.suffix == ".zarr" else sorted((_tiles_folder(path)).glob("*.zarr"))
+        if not stores or not all(store.is_dir() for store in stores):
+            raise UsageError(
+                f"no tile stores in {path}", "a run folder, or stores ending in .zarr", "Run 'wsi-lmc tile' first."
+            )
+        found |= dict.fromkeys(store.resolve() for store in stores)
+    return list(found)
+
+
+def holds_stores(path: Path) -> bool:
+    """Whether an input of ``embed`` names tile stores, and not slides."""
+    return path.suffix == ".zarr" or (path.is_dir() and any(_tiles_folder(path).glob("*.zarr")))
+
+
+def open_stores(paths: Sequence[Path]) -> list[TileStore]:
+    """Open tile stores, leaving out those without a tile."""
+    stores = [TileStore.open(path) for path in paths]
+    return [store for store in stores if len(store)]
+
+
+def _tiles_folder(path: Path) -> Path:
+    return path / "tiles" if (path / "tiles").is_dir() else path
+
+
+def _add(sources: dict[str, Path | TileTask], slide_id: str, source: Path | TileTask) -> None:
+    if slide_id in sources:
+        raise UsageError(f"slide {slide_id} is named twice", "one store or slide an id", "Name it once.")
+    sources[slide_id] = source
+
+
+def _masks(slides: Sequence[SlideEntry], mask: Path | None) -> dict[str, Path]:
+    if mask is None:
+        return {}
+    if mask.is_dir():
+        return {entry.slide_id: mask / f"{entry.slide_id}.geojson" for entry in slides}
+    if not mask.is_file():
+        raise UsageError(f"no mask {mask}", "a GeoJSON file, or a folder of <slide_id>.geojson", "Check --mask.")
+    if len(slides) > 1:
+        raise UsageError(
+            f"one mask for {len(slides)} slides",
+            "a folder of <slide_id>.geojson",
+            "Give the folder, or a single slide.",
+        )
+    return {entry.slide_id: mask for entry in slides}
+
+
+def _collect(found: Iterator[Outcome], out: Path, order: list[str], on_outcome: OnOutcome) -> list[Outcome]:
+    """Record outcomes as they come; the table is written even where the run is interrupted."""
+    outcomes: dict[str, Outcome] = {}
+    try:
+        for outcome in found:
+            record(out, outcome)
+            outcomes[outcome.slide_id] = outcome
+            on_outcome(outcome)
+    finally:
+        write_table(out)
+    return [outcomes[slide_id] for slide_id in order]
