@@ -82,22 +82,23 @@ def read_manifest(path: Path) -> list[SlideEntry]:
 
 
 def write_manifest(path: Path, entries: Iterable[SlideEntry]) -> None:
-    """Write entries as a manifest that :func:`read_manifest` reads back; paths as they are."""
+    """Write entries as a manifest that :func:`read_manifest` reads back, wherever it lies: paths become absolute."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         for entry in entries:
-            row = (entry.path.as_posix(), entry.mpp or "", entry.patient, entry.site, entry.label, entry.slide_id)
-            writer.writerow(row)
+            path = entry.path.absolute().as_posix()
+            writer.writerow((path, entry.mpp or "", entry.patient, entry.site, entry.label, entry.slide_id))
 
 
 def safe_id(name: str) -> str:
     """An id made of ``A-Za-z0-9._-`` that cannot be an option, hidden, or too long; changed names carry a hash."""
     plain = unicodedata.normalize("NFC", name)
-    cleaned = _UNSAFE.sub("_", plain).lstrip(".-")[:_LONGEST_ID] or "slide"
-    if cleaned == plain:
+    cleaned = _UNSAFE.sub("_", plain).lstrip(".-") or "slide"
+    if cleaned == plain and len(plain) <= _LONGEST_ID:
         return cleaned
-    return f"{cleaned}-{hashlib.sha256(plain.encode()).hexdigest()[:8]}"
+    tail = f"-{_short_hash(plain)}"
+    return cleaned[: _LONGEST_ID - len(tail)] + tail  # of legal length itself: an id read back stays what it is
 
 
 def _expand(path: Path) -> list[Path]:
@@ -105,7 +106,8 @@ def _expand(path: Path) -> list[Path]:
         return sorted(p for p in path.rglob("*") if p.suffix.lower() in SLIDE_SUFFIXES and not _hidden(p, path))
     if any(sign in str(path) for sign in "*?[") and not path.exists():
         anchor = Path(path.anchor) if path.is_absolute() else Path()
-        return sorted(anchor.glob(str(path.relative_to(anchor) if path.is_absolute() else path)))
+        found = anchor.glob(str(path.relative_to(anchor) if path.is_absolute() else path))
+        return sorted(p for p in found if path.name.startswith(".") or not p.name.startswith("."))
     return [path]
 
 
@@ -137,6 +139,12 @@ def _mark_duplicates(entries: list[SlideEntry]) -> list[SlideEntry]:
         if counts[entry.slide_id.casefold()] == 1:
             marked.append(entry)
             continue
-        tail = hashlib.sha256(entry.path.as_posix().encode()).hexdigest()[:8]
-        marked.append(replace(entry, slide_id=f"{entry.slide_id}-{tail}", duplicate_of=entry.slide_id))
+        tail = f"-{_short_hash(entry.path.as_posix())}"
+        own = entry.slide_id[: _LONGEST_ID - len(tail)] + tail
+        marked.append(replace(entry, slide_id=own, duplicate_of=entry.slide_id))
     return marked
+
+
+def _short_hash(text: str) -> str:
+    """Eight hex digits; names of files that are no valid UTF-8 (lone surrogates in Python) have them, too."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import zarr
@@ -24,6 +24,7 @@ from wsi_lmc.zarrio import (
     Attributes,
     create_group,
     lossless_codecs,
+    open_array,
     open_sealed,
     read_array,
     register_jpeg,
@@ -153,7 +154,7 @@ class TileStore:
 
     @cached_property
     def _pixels(self) -> zarr.Array[Any]:
-        return cast("zarr.Array[Any]", self._group["tiles"])
+        return open_array(self._group, "tiles")
 
     def __len__(self) -> int:
         return int(self._pixels.shape[0])
@@ -162,7 +163,7 @@ class TileStore:
         """Read tiles by row, in the order asked for; a row may occur more than once.
 
         Raises:
-            StoreError: a chunk is damaged (its crc32c does not match).
+            StoreError: a chunk is damaged (its crc32c does not match) or gone.
         """
         if len(rows) == 0:
             return np.empty((0, self.tile_px, self.tile_px, 3), np.uint8)

@@ -1,6 +1,7 @@
 """What both stores share: zarr v3 groups with a schema, checksums, and errors a user can act on.
 
-A deleted chunk reads as the fill value, silently, so every group carries a SHA-256 of each array's stored bytes.
+zarr reads a deleted chunk as the fill value, silently: so arrays are opened by :func:`open_array`, which makes that an
+error, and every group carries a SHA-256 of each array's stored bytes.
 """
 
 import hashlib
@@ -41,10 +42,25 @@ def write_array(group: zarr.Group, name: str, values: np.ndarray, chunk_rows: in
         array[...] = values
 
 
-def read_array(group: zarr.Group, name: str) -> np.ndarray:
-    """A whole small array."""
+def open_array(group: zarr.Group, name: str) -> "zarr.Array[Any]":
+    """An array that raises ValueError where a chunk is gone."""
     array = cast("zarr.Array[Any]", group[name])
-    return np.asarray(array[...])
+    return array.with_config({"read_missing_chunks": False})
+
+
+def read_array(group: zarr.Group, name: str) -> np.ndarray:
+    """A whole small array.
+
+    Raises:
+        StoreError: a chunk is damaged (its crc32c does not match) or gone.
+    """
+    try:
+        return np.asarray(open_array(group, name)[...])
+    except (ValueError, RuntimeError, OSError) as error:
+        store = str(group.store_path).rsplit("/", 1)[-1]
+        raise StoreError(
+            f"{store}: {name} cannot be read ({error})", "intact chunks", "Make this store again with --overwrite."
+        ) from error
 
 
 def lossless_codecs() -> list[Any]:
@@ -88,6 +104,8 @@ def open_sealed(path: Path, schema: str, version: int, arrays: Sequence[str]) ->
         group = zarr.open_group(path, mode="r", zarr_format=3)
     except (GroupNotFoundError, FileNotFoundError) as error:
         raise StoreError(f"no zarr v3 group at {path}", f"a store of {kind}", "Check the path.") from error
+    except (ValueError, OSError) as error:  # zarr.json is torn or no JSON, or an array stands there
+        raise StoreError(f"{path.name} cannot be opened ({error})", f"a store of {kind}", "Make it again.") from error
     attributes = cast(Attributes, group.attrs.asdict())
     found = attributes.get("schema")
     if found != schema:

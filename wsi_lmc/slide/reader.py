@@ -5,7 +5,7 @@ Readers state; they do not interpret. The one place that decides on microns per 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
@@ -26,6 +26,7 @@ class ReadError(Exception):
     """A region could not be decoded. The reader that raised it may be unusable: close it and open another."""
 
 
+@runtime_checkable
 class Reader(Protocol):
     """One open slide file. Not thread-safe; never shows label or macro images."""
 
