@@ -87,8 +87,8 @@ def write_manifest(path: Path, entries: Iterable[SlideEntry]) -> None:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         for entry in entries:
-            path = entry.path.absolute().as_posix()
-            writer.writerow((path, entry.mpp or "", entry.patient, entry.site, entry.label, entry.slide_id))
+            slide = entry.path.absolute().as_posix()
+            writer.writerow((slide, entry.mpp or "", entry.patient, entry.site, entry.label, entry.slide_id))
 
 
 def safe_id(name: str) -> str:

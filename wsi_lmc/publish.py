@@ -32,9 +32,7 @@ def publishing(run_folder: Path, final: Path) -> Iterator[Path]:
         yield draft
         _flush_tree(draft)
         final.parent.mkdir(parents=True, exist_ok=True)
-        if final.is_dir():
-            final.rename(workplace / f"{final.name}.replaced")
-        draft.replace(final)
+        _replace(draft, final, workplace / f"{final.name}.replaced")
         _flush(final.parent)
     finally:
         shutil.rmtree(workplace, ignore_errors=True)
@@ -81,6 +79,17 @@ def prepare_output(folder: Path) -> None:
         raise UsageError(
             f"cannot write to {folder} ({error.strerror})", "a writable output folder", "Choose another one with -o."
         ) from error
+
+
+def _replace(draft: Path, final: Path, aside: Path) -> None:
+    """Rename ``draft`` to ``final``; a folder there goes aside first, and back should an interrupt fall in between."""
+    try:
+        if final.is_dir():
+            final.rename(aside)
+        draft.replace(final)
+    finally:
+        if aside.exists() and not final.exists():
+            aside.rename(final)
 
 
 def _flush_tree(root: Path) -> None:

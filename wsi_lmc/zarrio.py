@@ -104,7 +104,7 @@ def open_sealed(path: Path, schema: str, version: int, arrays: Sequence[str]) ->
         group = zarr.open_group(path, mode="r", zarr_format=3)
     except (GroupNotFoundError, FileNotFoundError) as error:
         raise StoreError(f"no zarr v3 group at {path}", f"a store of {kind}", "Check the path.") from error
-    except (ValueError, OSError) as error:  # zarr.json is torn or no JSON, or an array stands there
+    except (ValueError, TypeError, KeyError, OSError) as error:  # a torn zarr.json, or an array stands there
         raise StoreError(f"{path.name} cannot be opened ({error})", f"a store of {kind}", "Make it again.") from error
     attributes = cast(Attributes, group.attrs.asdict())
     found = attributes.get("schema")

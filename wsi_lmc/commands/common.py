@@ -1,5 +1,6 @@
 """What the commands share: flags made from configurations, executors, the closing lines."""
 
+import functools
 import inspect
 import signal
 from collections import Counter
@@ -31,6 +32,21 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM, as a batch system sends it: unwinds like Ctrl-C, so that nothing half-written stays."""
 
 
+def interruptible[**P](command: Callable[P, None]) -> Callable[P, None]:
+    """Let Ctrl-C and SIGTERM end a command with one line and the exit code 130 or 143."""
+
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        signal.signal(signal.SIGTERM, _terminate)
+        try:
+            command(*args, **kwargs)
+        except KeyboardInterrupt as error:
+            typer.echo("interrupted; what is published is whole, the same command goes on from there", err=True)
+            raise SystemExit(143 if isinstance(error, Terminated) else 130) from error
+
+    return run
+
+
 def with_settings(configs: Mapping[str, type]) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command a flag for each setting of its configurations (by section), beside its own parameters.
 
@@ -39,18 +55,14 @@ def with_settings(configs: Mapping[str, type]) -> Callable[[Callable[..., None]]
     flags = {setting.name: (section, setting) for section, config in configs.items() for setting in settings_of(config)}
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @interruptible
         def run(**arguments: Any) -> None:  # noqa: ANN401  whatever the flags are
             given: dict[str, dict[str, object]] = {section: {} for section in configs}
             for name, (section, _) in flags.items():
                 value = arguments.pop(name)
                 if value is not None:
                     given[section][name] = value
-            signal.signal(signal.SIGTERM, _terminate)
-            try:
-                command(**arguments, given=given)
-            except KeyboardInterrupt as error:
-                typer.echo("interrupted; what is published is whole, the same command goes on from there", err=True)
-                raise SystemExit(143 if isinstance(error, Terminated) else 130) from error
+            command(**arguments, given=given)
 
         own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name != "given"]
         made = [_flag(setting.name, setting.type, setting.default, setting.doc) for _, setting in flags.values()]

@@ -105,8 +105,7 @@ def write_cohort(folder: Path, slides: Mapping[str, int], seed: int, size: tuple
             suffix = ("tif", "svs")[number % 2]
             path = folder / "slides" / f"{site.name}-{number + 1:02d}.{suffix}"
             write_slide(path, site, SlideSpec(own, *size, pen=number % 3 == 1, fold=number % 3 == 2))
-            relative = path.relative_to(folder)
-            entries.append(SlideEntry(relative, path.stem, patient=f"patient-{path.stem}", site=site.name))
+            entries.append(SlideEntry(path, path.stem, patient=f"patient-{path.stem}", site=site.name))
     write_manifest(folder / "manifest.csv", entries)
     return folder / "manifest.csv"
 

@@ -1,0 +1,158 @@
+"""The whole pipeline in one go: on a small synthetic cohort of two sites, or on given slides.
+
+Tile every slide, train on one site's slides only, embed all, and measure on slides the encoder has not seen whether
+the site still shows and whether a tissue class learnt at one site holds at the other.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from wsi_lmc.checkpoint import read_metrics
+from wsi_lmc.cluster import Executor, SerialExecutor
+from wsi_lmc.cohort import SlideEntry, find_slides
+from wsi_lmc.embedding import EmbedConfig
+from wsi_lmc.encoder import Architecture
+from wsi_lmc.errors import UsageError
+from wsi_lmc.evaluation import Evaluation, Roles, SlideFeatures, colour_features, evaluate, plot_training
+from wsi_lmc.featurestore import FeatureStore
+from wsi_lmc.publish import publishing
+from wsi_lmc.run import CHECKPOINT, EmbedInputs, RunOptions, embed_cohort, find_features, tile_cohort, train_cohort
+from wsi_lmc.runfolder import list_slides
+from wsi_lmc.steps.outcome import Outcome
+from wsi_lmc.steps.tile import TileConfig
+from wsi_lmc.synthetic import load_truth, tile_classes, write_cohort
+from wsi_lmc.tilestore import TileStore
+from wsi_lmc.training import StepReport, TrainConfig
+
+COHORT, EVALUATION, UNTRAINED = "cohort", "evaluation", "untrained"
+SLIDES_PER_SITE = {"north": 7, "south": 4}
+_SEEN = 4  # slides of the source site that the encoder is trained on; the others stay unseen
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """``steps`` of training an encoder of ``architecture``; ``seed`` decides slides, weights and views."""
+
+    steps: int = 300
+    architecture: Architecture = "vit-demo"
+    batch: int = 32
+    seed: int = 0
+    tile: TileConfig = TileConfig()  # noqa: RUF009  frozen
+
+
+@dataclass(frozen=True)
+class Hearers:
+    """Who is told of a stage's beginning, a slide's outcome, a training step."""
+
+    stage: Callable[[str], None]
+    step: Callable[[StepReport], None]
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What came out: ``evaluation`` is None where the slides are not of two sites, for the reason ``why_not``."""
+
+    outcomes: list[Outcome]
+    evaluation: Evaluation | None
+    why_not: str
+    files: tuple[Path, ...]
+
+
+def run_demo(slides: Sequence[str], out: Path, config: DemoConfig, executor: Executor, hearers: Hearers) -> DemoResult:
+    """Run every stage into ``out``; without ``slides`` on a synthetic cohort drawn into ``out/cohort``.
+
+    Raises:
+        UsageError: nothing that can be trained on.
+    """
+    if not slides:
+        hearers.stage(f"drawing {sum(SLIDES_PER_SITE.values())} synthetic slides of two sites")
+        slides = [str(_synthetic_cohort(out / COHORT, config.seed))]
+    hearers.stage("tiling")
+    options = RunOptions(executor, overwrite=True)
+    outcomes = tile_cohort(find_slides(slides), out, config.tile, options)
+    entries = {entry.slide_id: entry for entry in list_slides(out)}
+    tiled = [outcome.slide_id for outcome in outcomes if outcome.state == "done"]
+    stores = {slide_id: out / "tiles" / f"{slide_id}.zarr" for slide_id in tiled}
+    source, seen = _choose_source([entries[slide_id] for slide_id in tiled])
+    hearers.stage(f"training {config.architecture} on {len(seen)} slides{f' of site {source}' if source else ''}")
+    training = _train_config(config, sum(outcome.tiles for outcome in outcomes if outcome.slide_id in seen))
+    paths = [stores[slide_id] for slide_id in seen]
+    train_cohort(paths, out / CHECKPOINT, training, SerialExecutor(), ("overwrite", hearers.step))
+    hearers.stage("embedding")
+    inputs, embedding = EmbedInputs(stores=list(stores.values())), EmbedConfig()
+    checkpoint = str((out / CHECKPOINT).resolve())
+    outcomes += embed_cohort(inputs, checkpoint, out, embedding, options)
+    floor = f"untrained:{config.architecture}@{config.seed}"
+    outcomes += embed_cohort(inputs, floor, out / UNTRAINED, embedding, options)
+    hearers.stage("evaluating")
+    return _evaluate(out, outcomes, (source, frozenset(seen)), config.seed)
+
+
+def _synthetic_cohort(folder: Path, seed: int) -> Path:
+    """Draw the cohort, or take the one that is there: the same seed gives the same slides."""
+    manifest = folder / "manifest.csv"
+    return manifest if manifest.is_file() else write_cohort(folder, SLIDES_PER_SITE, seed)
+
+
+def _choose_source(entries: Sequence[SlideEntry]) -> tuple[str, list[str]]:
+    """The source site (the first of the manifest) and its slides to train on, leaving some of it unseen."""
+    if not entries:
+        raise UsageError("no slide with a tile of tissue", "one at least", "See slides.csv for the reasons.")
+    source = entries[0].site
+    own = [entry.slide_id for entry in entries if entry.site == source]
+    several_sites = len({entry.site for entry in entries}) > 1
+    return source, own[: max(1, min(_SEEN, len(own) - 2))] if several_sites else own
+
+
+def _train_config(config: DemoConfig, tiles: int) -> TrainConfig:
+    return TrainConfig(
+        steps=config.steps,
+        batch=min(config.batch, max(2, tiles // 2)),
+        seed=config.seed,
+        architecture=config.architecture,
+        lr=1e-3 if config.architecture == "vit-demo" else 1e-4,
+        held_out_share=0.15,
+        evaluate_every=max(1, config.steps // 6),
+        checkpoint_every=max(1, config.steps // 2),
+    )
+
+
+def _evaluate(out: Path, outcomes: list[Outcome], trained: tuple[str, frozenset[str]], seed: int) -> DemoResult:
+    folder = out / EVALUATION
+    source, seen = trained
+    picture = folder / "training.png"
+    with publishing(out, picture) as draft:
+        plot_training(read_metrics(out / CHECKPOINT), draft)
+    pictures = sorted((out / "overviews").glob("*.jpg"))[:1]
+    lmc, floor = find_features(out), find_features(out / UNTRAINED)
+    entries = {entry.slide_id: entry for entry in list_slides(out)}
+    described = [_describe(store, entries[store.slide_id], out) for store in lmc]
+    sets = {
+        "colour": [replace(slide, features=_colours(out, slide.slide_id)) for slide in described],
+        "untrained": [replace(slide, features=store.features) for slide, store in zip(described, floor, strict=True)],
+        "LMC": described,
+    }
+    try:
+        evaluation = evaluate(sets, Roles(source, seen), folder, seed)
+    except UsageError as error:
+        return DemoResult(outcomes, None, str(error), (picture, *pictures))
+    return DemoResult(outcomes, evaluation, "", (*evaluation.files, picture, *pictures))
+
+
+def _describe(store: FeatureStore, entry: SlideEntry, out: Path) -> SlideFeatures:
+    """A slide's features with its site and patient, and the classes of its tiles where they are known."""
+    labels = np.full(len(store), -1, np.int64)
+    truth = out / COHORT / "truth"
+    if (truth / f"{store.slide_id}.json").is_file():
+        labels = tile_classes(
+            load_truth(truth, store.slide_id), store.origins, tuple(store.attributes["tile"]["footprint"])
+        )
+    return SlideFeatures(store.slide_id, entry.patient, entry.site, store.features, labels)
+
+
+def _colours(out: Path, slide_id: str) -> np.ndarray:
+    store = TileStore.open(out / "tiles" / f"{slide_id}.zarr")
+    return colour_features(store.read(np.arange(len(store))))
