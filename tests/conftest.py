@@ -1,20 +1,22 @@
-"""Fixtures shared by all tests: the folder of real slides, and small real stores."""
+"""Fixtures shared by all tests: the folder of real slides, and a small synthetic cohort."""
 
 import os
 from pathlib import Path
 
 import pytest
 
-_DEFAULT_TEST_DATA = Path(__file__).resolve().parents[2] / "shared"
+from wsi_lmc.synthetic import write_cohort
+
+_DEFAULT_TEST_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 @pytest.fixture(scope="session")
 def test_data() -> Path:
-    """The folder that holds ``data/`` (real slides and tiles), or a skip that says how to get it."""
+    """The folder of real slides and tiles (``WSI_LMC_TEST_DATA``), or a skip that says how to get it."""
     folder = Path(os.environ.get("WSI_LMC_TEST_DATA", _DEFAULT_TEST_DATA))
-    if (folder / "data" / "wsi").is_dir():
+    if (folder / "wsi").is_dir():
         return folder
-    message = f"no real slides at {folder}/data/wsi: set WSI_LMC_TEST_DATA to the folder that holds data/"
+    message = f"no real slides at {folder}/wsi: set WSI_LMC_TEST_DATA to the folder that holds wsi/"
     if os.environ.get("WSI_LMC_REQUIRE_TEST_DATA") == "1":
         pytest.fail(message)
     pytest.skip(message)
@@ -23,4 +25,12 @@ def test_data() -> Path:
 @pytest.fixture(scope="session")
 def real_slides(test_data: Path) -> Path:
     """The folder of real slides."""
-    return test_data / "data" / "wsi"
+    return test_data / "wsi"
+
+
+@pytest.fixture(scope="session")
+def small_cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ``manifest.csv``, ``slides/`` and ``truth/``: two small synthetic slides a site."""
+    folder = tmp_path_factory.mktemp("cohort")
+    write_cohort(folder, {"north": 2, "south": 2}, seed=3, size=(1024, 1280))
+    return folder

@@ -182,7 +182,7 @@ def test_clam_reads_what_is_written(stores: Path, tmp_path: Path) -> None:
 
 def test_peer_file_of_clam_has_the_same_frame(test_data: Path, stores: Path, tmp_path: Path) -> None:
     """A file written by CLAM holds ``coords`` as whole numbers (N, 2), as x, y within the slide's width and height."""
-    peers = sorted((test_data / "data" / "peer_outputs" / "clam").glob("*.h5"))
+    peers = sorted((test_data / "peer_outputs" / "clam").glob("*.h5"))
     assert peers
     export_features([make_store(stores, "ours", 9)], "clam", tmp_path / "out")
     for path in (*peers, tmp_path / "out" / "h5_files" / "ours.h5"):
@@ -243,6 +243,8 @@ def test_slides_clam_cannot_train_on_have_no_row(stores: Path, tmp_path: Path) -
 def test_no_data_set_without_labels_and_none_for_trident(stores: Path, tmp_path: Path) -> None:
     store = make_store(stores, "a", 2)
     export_features([store], "clam", tmp_path / "clam")
+    result = export_features([store], "clam", tmp_path / "clam", {"a": ("p", ""), "elsewhere": ("p", "tumor")})
+    assert result.skipped == ()
     export_features([store], "trident", tmp_path / "trident", {"a": ("p", "tumor")})
     assert not [name for name in files_below(tmp_path / "clam") if name.endswith(".csv")]
     assert not [name for name in files_below(tmp_path / "trident") if name.endswith(".csv")]

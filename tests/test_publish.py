@@ -29,6 +29,15 @@ def kill(process: subprocess.Popen[str]) -> None:
     assert process.returncode == -signal.SIGKILL
 
 
+def publish_folder(run: Path, final: Path, error: type[BaseException] | None = None) -> None:
+    """Publish a folder of one file, or fail with ``error`` once the file is written."""
+    with publishing(run, final) as draft:
+        draft.mkdir()
+        (draft / "new").write_text("whole")
+        if error is not None:
+            raise error
+
+
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
 
@@ -79,9 +88,8 @@ def test_an_interrupt_between_the_two_renames_brings_the_old_folder_back(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Path, "replace", interrupted)
-    with pytest.raises(KeyboardInterrupt), publishing(tmp_path, final) as draft:
-        draft.mkdir()
-        (draft / "new").write_text("new")
+    with pytest.raises(KeyboardInterrupt):
+        publish_folder(tmp_path, final)
     assert names(final) == ["old"]
 
 
@@ -92,10 +100,8 @@ def test_an_error_leaves_what_was_there(error: type[BaseException], published: b
     if published:
         final.mkdir()
         (final / "old").write_text("old")
-    with pytest.raises(error), publishing(tmp_path, final) as draft:
-        draft.mkdir()
-        (draft / "new").write_text("half")
-        raise error
+    with pytest.raises(error):
+        publish_folder(tmp_path, final, error)
     assert names(final) == (["old"] if published else [])
     assert names(tmp_path / TEMPORARY) == []
 
@@ -128,9 +134,7 @@ def test_a_killed_process_leaves_nothing_under_the_final_name(published: bool, t
     )
     kill(process)
     assert names(final) == (["old"] if published else [])
-    with publishing(tmp_path, final) as draft:
-        draft.mkdir()
-        (draft / "new").write_text("whole")
+    publish_folder(tmp_path, final)
     assert names(final) == ["new"]
     assert (final / "new").read_text() == "whole"
 

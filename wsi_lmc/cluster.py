@@ -9,7 +9,7 @@ import os
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 from urllib.parse import urlsplit
 
 import dask
@@ -24,6 +24,7 @@ _CONNECT_S = 15
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
+@runtime_checkable
 class Task(Protocol):
     """A picklable unit of work on one slide."""
 
@@ -38,6 +39,7 @@ class Task(Protocol):
         ...
 
 
+@runtime_checkable
 class Executor(Protocol):
     """Runs steps; used as a context manager."""
 

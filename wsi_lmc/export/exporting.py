@@ -37,7 +37,7 @@ def export_features(
         stores: of one tiling and one encoder.
         to: whose layout.
         out: folder to write to, created where it is missing.
-        labels: (patient, label) by slide id, for CLAM's ``dataset.csv``; without them there is none.
+        labels: (patient, label) by slide id, for CLAM's ``dataset.csv``; where no slide has a label there is none.
 
     Returns:
         What was written, and which slides are missing where: damaged stores everywhere, and slides without a label
@@ -48,6 +48,7 @@ def export_features(
     """
     check_stores(stores)
     prepare_output(out)
+    labels = labels or {}
     write = {"trident": write_trident, "clam": write_clam}[to]
     files: list[Path] = []
     skipped: list[Skipped] = []
@@ -61,7 +62,7 @@ def export_features(
                 continue
             files += write(bag, out)
             bags.append(_Written(bag.slide_id, len(bag.features), bag.dropped))
-        if to == "clam" and labels is not None:
+        if to == "clam" and any(_label(bag, labels) for bag in bags):
             reasons = {bag.slide_id: _unfit_to_train(bag, labels) for bag in bags}
             skipped += [Skipped(slide_id, reason) for slide_id, reason in reasons.items() if reason]
             files.append(write_dataset([slide_id for slide_id, reason in reasons.items() if not reason], labels, out))
@@ -73,8 +74,12 @@ def export_features(
 
 def _unfit_to_train(bag: _Written, labels: Labels) -> str | None:
     """Why a slide gets no row in ``dataset.csv``; None where it gets one."""
-    if not labels.get(bag.slide_id, ("", ""))[1]:
+    if not _label(bag, labels):
         return f"no label: features written, no row in {DATASET}"
     if not bag.tiles:
         return f"no tiles: empty features written, no row in {DATASET}"
     return None
+
+
+def _label(bag: _Written, labels: Labels) -> str:
+    return labels.get(bag.slide_id, ("", ""))[1]

@@ -14,6 +14,7 @@ CLASSES = ("glandular", "diffuse")
 GLANDULAR, DIFFUSE, NO_CLASS = 0, 1, 255
 _FAT = 2  # while drawing only: belongs to no class
 _NUCLEUS_EVERY = 620  # level-0 pixels of tissue for one nucleus
+_NUCLEUS_AREA = 165  # level-0 pixels covered by one
 _GLAND_EVERY = 21_000
 _REGION_PX = 420  # sigma of the noise that lays out the classes: regions of several tiles
 
@@ -49,9 +50,10 @@ def draw(spec: SlideSpec) -> Drawing:
     eosin *= 1.0 - 0.55 * (nuclei > 0)  # chromatin takes little eosin
     hematoxylin = nuclei + 0.10 * eosin  # a little hematoxylin is everywhere
     keep = cv2.GaussianBlur((tissue & ~holes).astype(np.float32), (0, 0), 1.2)
-    stack = np.stack([hematoxylin, eosin], axis=2) * keep[..., None]
+    stack = np.stack([hematoxylin, eosin], axis=2)
     classes = np.where(tissue & (layout != _FAT), layout, NO_CLASS).astype(np.uint8)
-    _even_out(stack, classes)
+    _even_out(stack, np.where(holes, NO_CLASS, classes))
+    stack *= keep[..., None]
     if spec.fold:
         stack *= (1.0 + _fold(tissue.shape, rng))[..., None]
     return Drawing(np.ascontiguousarray(stack, np.float32), tissue, classes)
@@ -109,15 +111,32 @@ def _cells(
     rings = _glands(layout, holes, rng)
     _punch(layout == _FAT, holes, (17, 30), 0.75, rng)
     lumen_share = float((holes[layout == GLANDULAR] > 0).mean()) if (layout == GLANDULAR).any() else 0.0
-    _punch(layout == DIFFUSE, holes, (4, 9), lumen_share, rng)
+    _punch(layout == DIFFUSE, holes, (7, 13), lumen_share, rng)
     wanted = int((layout == GLANDULAR).sum() / _NUCLEUS_EVERY)
     chosen = rings[rng.permutation(len(rings))[: int(wanted * 0.8)]]
-    rest = _scatter(layout == GLANDULAR, wanted - len(chosen), rng)
-    diffuse = _scatter(layout == DIFFUSE, int((layout == DIFFUSE).sum() / _NUCLEUS_EVERY), rng)
-    for place in np.concatenate([chosen, rest, diffuse]):
+    for place in np.concatenate([chosen, _scatter(layout == GLANDULAR, wanted - len(chosen), rng)]):
         _nucleus(canvas, place, rng)
+    _fill_alike(canvas, (layout == GLANDULAR) & (holes == 0), (layout == DIFFUSE) & (holes == 0), rng)
     grain = 1.0 + 0.22 * _smooth_noise(layout.shape, 1.6, rng)
     return canvas.astype(np.float32) / 100.0 * grain, holes > 0
+
+
+def _fill_alike(
+    canvas: UInt8[np.ndarray, "h w"],
+    model: Bool[np.ndarray, "h w"],
+    where: Bool[np.ndarray, "h w"],
+    rng: np.random.Generator,
+) -> None:
+    """Scatter nuclei ``where`` until they cover as much of it as they cover of the ``model`` area."""
+    if not (model.any() and where.any()):
+        return
+    goal = float((canvas[model] > 0).mean())
+    for _ in range(12):
+        missing = goal - float((canvas[where] > 0).mean())
+        if missing < 0.002:
+            return
+        for place in _scatter(where, max(1, int(missing * where.sum() / _NUCLEUS_AREA)), rng):
+            _nucleus(canvas, place, rng)
 
 
 def _glands(
@@ -208,14 +227,17 @@ def _fold(shape: tuple[int, ...], rng: np.random.Generator) -> Float32[np.ndarra
 
 
 def _even_out(stack: Float32[np.ndarray, "h w 2"], classes: UInt8[np.ndarray, "h w"]) -> None:
-    """Give both classes the same mean H and E, in place."""
-    present = [number for number in (GLANDULAR, DIFFUSE) if (classes == number).any()]
-    means = {number: stack[classes == number].mean(axis=0) for number in present}
-    if len(means) < 2:
+    """Give the stained pixels of both classes the same mean and covariance of H and E, in place."""
+    stained = stack[..., 1] > 0.03
+    parts = [stained & (classes == number) for number in (GLANDULAR, DIFFUSE)]
+    if not all(part.any() for part in parts):
         return
-    common = np.mean(list(means.values()), axis=0)
-    for number, mean in means.items():
-        stack[classes == number] *= (common / mean).astype(np.float32)
+    means = [stack[part].mean(axis=0, dtype=np.float64) for part in parts]
+    roots = [np.linalg.cholesky(np.cov(stack[part].T.astype(np.float64)) + 1e-9 * np.eye(2)) for part in parts]
+    mean, root = np.mean(means, axis=0), np.mean(roots, axis=0)
+    for part, own_mean, own_root in zip(parts, means, roots, strict=True):
+        change = root @ np.linalg.inv(own_root)
+        stack[part] = np.maximum(mean + (stack[part] - own_mean) @ change.T, 0).astype(np.float32)
 
 
 def _at(layout: UInt8[np.ndarray, "h w"], places: Float32[np.ndarray, "n 3"]) -> UInt8[np.ndarray, " n"]:

@@ -1,0 +1,33 @@
+# The same lines as in README.md, CONTRIBUTING.md and .ci/run.
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= $(shell for p in python3.13 python3.12 python3; do $$p -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null && echo $$p && break; done)
+
+.PHONY: demo test check install clean
+
+demo: install
+	$(BIN)/wsi-lmc demo
+
+test: check
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest
+
+install: $(VENV)/.installed
+
+# Exact versions that the tests passed with; plain "pip install ." takes newer ones.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { \
+	  echo "No Python 3.12 or newer found (zarr 3.4 needs it); 'python3' is: $$(python3 --version 2>&1)."; \
+	  echo "Install one and try again: 'pyenv install 3.12', or 'uv python install 3.12',"; \
+	  echo "or name it: make $(or $(MAKECMDGOALS),demo) PYTHON=/path/to/python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) wsi-lmc-demo .pytest_cache .ruff_cache
