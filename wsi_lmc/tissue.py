@@ -66,7 +66,7 @@ def tissue_of(
     candidates = smooth[~foreign]
     flat = candidates.size == 0 or candidates.min() == candidates.max()
     found = 0.0 if flat else float(np.expm1(threshold_otsu(np.log1p(candidates))))
-    threshold = min(max(found, config.lowest_threshold), config.highest_threshold)
+    threshold = float(min(max(found, config.lowest_threshold), config.highest_threshold))
     mask = (smooth > threshold) & ~foreign
     pixel_um2 = um * um
     mask = remove_small_objects(mask, max_size=int(config.min_object_um2 / pixel_um2))

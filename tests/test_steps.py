@@ -1,0 +1,197 @@
+"""The units of work on real files: done once, redone only where something changed, the same bytes each time."""
+
+import hashlib
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from wsi_lmc.cohort import SlideEntry, find_slides
+from wsi_lmc.embedding import EmbedConfig
+from wsi_lmc.encoder import load_encoder, resolve_device
+from wsi_lmc.errors import SlideError, UsageError
+from wsi_lmc.featurestore import FeatureStore
+from wsi_lmc.grid import GridConfig
+from wsi_lmc.steps.embed import EmbedTask, embed_slide
+from wsi_lmc.steps.tile import TileConfig, TileTask, tile_slide
+from wsi_lmc.synthetic import NORTH, SlideSpec, write_slide
+from wsi_lmc.tilestore import TileStore
+
+ENCODER = "untrained:vit-demo@1"
+
+
+def _digest(folder: Path) -> dict[str, str]:
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+@pytest.fixture
+def entry(small_cohort: Path, tmp_path: Path) -> SlideEntry:
+    """A slide of its own, which a test may replace."""
+    path = tmp_path / "slide.tif"
+    shutil.copy(small_cohort / "slides" / "north-01.tif", path)
+    return SlideEntry(path, "slide")
+
+
+def _embed(source: Path | TileTask, out: Path, config: EmbedConfig | None = None) -> EmbedTask:
+    sha256 = load_encoder(ENCODER, resolve_device("cpu")).sha256
+    return EmbedTask("slide", source, out, ENCODER, sha256, config or EmbedConfig(batch=7, device="cpu"))
+
+
+def test_a_slide_is_cut_once(entry: SlideEntry, tmp_path: Path) -> None:
+    task = TileTask(entry, tmp_path / "run", TileConfig())
+    first = tile_slide(task)
+    assert (first.state, first.fresh, first.mpp_source) == ("done", True, "tiff.XResolution")
+    before = _digest(tmp_path / "run")
+    again = tile_slide(task)
+    assert (again.fresh, again.tiles, again.mpp) == (False, first.tiles, first.mpp)
+    assert _digest(tmp_path / "run") == before
+    assert {path.name for path in (tmp_path / "run").iterdir()} - {".locks", ".tmp"} == {"tiles", "contours", "overviews"}
+    assert list((tmp_path / "run" / ".tmp").iterdir()) == []
+
+
+def test_the_same_slide_gives_the_same_bytes(entry: SlideEntry, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        tile_slide(TileTask(entry, tmp_path / name, TileConfig()))
+    assert _digest(tmp_path / "a" / "tiles") == _digest(tmp_path / "b" / "tiles")
+
+
+def test_other_settings_are_refused_or_redone(entry: SlideEntry, tmp_path: Path) -> None:
+    task = TileTask(entry, tmp_path / "run", TileConfig())
+    count = tile_slide(task).tiles
+    other = replace(task, config=TileConfig(grid=GridConfig(tile_px=128)))
+    with pytest.raises(SlideError) as caught:
+        tile_slide(other)
+    assert caught.value.code == "other_configuration"
+    assert len(TileStore.open(tmp_path / "run" / "tiles" / "slide.zarr")) == count
+    assert tile_slide(replace(other, overwrite=True)).tiles > 3 * count
+
+
+def test_a_replaced_slide_is_noticed(entry: SlideEntry, tmp_path: Path) -> None:
+    task = TileTask(entry, tmp_path / "run", TileConfig())
+    tile_slide(task)
+    entry.path.unlink()
+    write_slide(tmp_path / "new" / "slide.tif", NORTH, SlideSpec(9, 1024, 1280))
+    shutil.move(tmp_path / "new" / "slide.tif", entry.path)
+    with pytest.raises(SlideError) as caught:
+        tile_slide(task)
+    assert caught.value.code == "slide_changed"
+    assert tile_slide(replace(task, overwrite=True)).fresh
+
+
+def test_a_slide_of_glass_is_empty_and_not_redone(tmp_path: Path) -> None:
+    import tifffile
+
+    glass = np.full((700, 900, 3), 243, np.uint8)
+    tifffile.imwrite(
+        tmp_path / "glass.tif", glass, tile=(256, 256), photometric="rgb", compression="jpeg",
+        resolution=(20_000, 20_000), resolutionunit="CENTIMETER",
+    )  # fmt: skip
+    task = TileTask(SlideEntry(tmp_path / "glass.tif", "slide"), tmp_path / "run", TileConfig())
+    assert tile_slide(task).state == "empty"
+    again = tile_slide(task)
+    assert (again.state, again.fresh) == ("empty", False)
+    outcome = embed_slide(_embed(tmp_path / "run" / "tiles" / "slide.zarr", tmp_path / "run"))
+    assert outcome.state == "empty"
+    assert FeatureStore.open(tmp_path / "run" / "features" / "slide.zarr").features.shape == (0, 64)
+
+
+def test_names_that_occur_twice_are_refused_each(entry: SlideEntry, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    shutil.copy(entry.path, tmp_path / "other" / "Slide.tif")
+    for found in find_slides([str(entry.path), str(tmp_path / "other")]):
+        with pytest.raises(SlideError) as caught:
+            tile_slide(TileTask(found, tmp_path / "run", TileConfig()))
+        assert caught.value.code == "duplicate_name"
+
+
+@pytest.mark.parametrize("text", ["0,5", "0.5"])
+def test_the_manifest_gives_the_pixel_size(entry: SlideEntry, tmp_path: Path, text: str) -> None:
+    outcome = tile_slide(TileTask(replace(entry, mpp=text), tmp_path / "run", TileConfig()))
+    assert (outcome.mpp, outcome.mpp_source) == (0.5, "manifest")
+
+
+def test_a_wrong_pixel_size_in_the_manifest_fails_the_slide(entry: SlideEntry, tmp_path: Path) -> None:
+    with pytest.raises(SlideError) as caught:
+        tile_slide(TileTask(replace(entry, mpp="half"), tmp_path / "run", TileConfig()))
+    assert caught.value.code == "mpp_invalid"
+
+
+def test_an_edited_outline_is_taken_as_the_mask(entry: SlideEntry, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    tile_slide(TileTask(entry, run, TileConfig()))
+    outline = run / "contours" / "slide.geojson"
+    document = json.loads(outline.read_text())
+    square = [[[300, 400], [812, 400], [812, 912], [300, 912], [300, 400]]]
+    document["features"] = [{**document["features"][0], "geometry": {"type": "Polygon", "coordinates": square}}]
+    outline.write_text(json.dumps(document))
+    given = outline.read_bytes()
+    task = TileTask(entry, run, TileConfig(), mask=outline, overwrite=True)
+    tile_slide(task)
+    store = TileStore.open(run / "tiles" / "slide.zarr")
+    covered = [tuple(origin) for origin in store.origins.tolist()]
+    assert covered == [(256, 512), (512, 512), (512, 768)]  # at least half inside the square
+    assert outline.read_bytes() == given, "the user's outline stays as it came"
+    assert not tile_slide(task).fresh
+
+
+def test_an_outline_that_is_missing_fails_the_slide(entry: SlideEntry, tmp_path: Path) -> None:
+    with pytest.raises(SlideError) as caught:
+        tile_slide(TileTask(entry, tmp_path / "run", TileConfig(), mask=tmp_path / "none.geojson"))
+    assert caught.value.code == "bad_mask"
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_a_store_and_its_slide_give_the_same_features(entry: SlideEntry, tmp_path: Path, dtype: str) -> None:
+    tiles = TileTask(entry, tmp_path / "run", TileConfig())
+    count = tile_slide(tiles).tiles
+    config = EmbedConfig(batch=7, device="cpu", dtype="float16" if dtype == "float16" else "float32")
+    embed_slide(_embed(tmp_path / "run" / "tiles" / "slide.zarr", tmp_path / "run", config))
+    embed_slide(_embed(replace(tiles, out=tmp_path / "direct"), tmp_path / "direct", config))
+    stores = [FeatureStore.open(tmp_path / name / "features" / "slide.zarr") for name in ("run", "direct")]
+    assert stores[0].features.shape == (count, 64)
+    assert stores[0].features.dtype == np.dtype(dtype)
+    np.testing.assert_array_equal(stores[0].features, stores[1].features)
+    np.testing.assert_array_equal(stores[0].origins, stores[1].origins)
+    assert stores[0].attributes["slide"] == stores[1].attributes["slide"]
+    assert stores[1].attributes["tile_store"] == "from slide"
+
+
+def test_features_are_made_once_and_follow_their_tiles(entry: SlideEntry, tmp_path: Path) -> None:
+    tiles = TileTask(entry, tmp_path / "run", TileConfig())
+    tile_slide(tiles)
+    task = _embed(tmp_path / "run" / "tiles" / "slide.zarr", tmp_path / "run")
+    assert embed_slide(task).fresh
+    assert not embed_slide(task).fresh
+    tile_slide(replace(tiles, config=TileConfig(codec="jpeg"), overwrite=True))
+    with pytest.raises(SlideError) as caught:
+        embed_slide(task)
+    assert caught.value.code == "other_configuration"
+    assert embed_slide(replace(task, overwrite=True)).fresh
+
+
+def test_an_encoder_that_was_replaced_is_noticed(entry: SlideEntry, tmp_path: Path) -> None:
+    tiles = TileTask(entry, tmp_path / "run", TileConfig())
+    with pytest.raises(UsageError, match="SHA-256"):
+        embed_slide(replace(_embed(tiles, tmp_path / "run"), encoder_sha256="0" * 64))
+
+
+@pytest.mark.real
+def test_tiles_of_a_real_slide_are_the_slides_own_pixels(real_slides: Path, tmp_path: Path) -> None:
+    import openslide
+
+    path = real_slides / "CMU-1-Small-Region.svs"
+    outcome = tile_slide(TileTask(SlideEntry(path, "cmu"), tmp_path, TileConfig()))
+    store = TileStore.open(tmp_path / "tiles" / "cmu.zarr")
+    assert (outcome.mpp, outcome.mpp_source, outcome.tiles) == (0.499, "aperio.MPP", len(store))
+    assert len(store) > 30
+    with openslide.OpenSlide(path) as reference:
+        for row, (x, y) in enumerate(store.origins.tolist()):
+            expected = np.asarray(reference.read_region((x, y), 0, (256, 256)).convert("RGB"))
+            np.testing.assert_array_equal(store.read(np.array([row]))[0], expected)
