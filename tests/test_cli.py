@@ -44,7 +44,7 @@ def test_version_is_one_line() -> None:
         (["tle"], "tile"),
         (["tile"], "slides"),
         (["tile", "x.svs", "--tile-mp", "0.5"], "--tile-mpp"),
-        (["tile", "x.svs", "--tile-mpp", "half"], "half"),
+        (["tile", "x.svs", "--tile-mpp", "half"], "--tile-mpp"),
         (["tile", "nothing*.svs"], "no slides in nothing*.svs"),
         (["tile", "x.svs", "--config", "none.yaml"], "none.yaml"),
         (["train"], "no tile stores in wsi-lmc-run"),

@@ -147,5 +147,3 @@ def test_worker_numbers() -> None:
     assert 1 <= available_cores() <= psutil.cpu_count()
     with pytest.raises(UsageError, match="--workers -1"):
         make_executor(-1)
-
-

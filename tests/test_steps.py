@@ -52,7 +52,11 @@ def test_a_slide_is_cut_once(entry: SlideEntry, tmp_path: Path) -> None:
     again = tile_slide(task)
     assert (again.fresh, again.tiles, again.mpp) == (False, first.tiles, first.mpp)
     assert _digest(tmp_path / "run") == before
-    assert {path.name for path in (tmp_path / "run").iterdir()} - {".locks", ".tmp"} == {"tiles", "contours", "overviews"}
+    assert {path.name for path in (tmp_path / "run").iterdir()} - {".locks", ".tmp"} == {
+        "tiles",
+        "contours",
+        "overviews",
+    }
     assert list((tmp_path / "run" / ".tmp").iterdir()) == []
 
 

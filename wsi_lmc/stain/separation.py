@@ -15,7 +15,7 @@ from torch import Tensor
 
 from wsi_lmc.stain.density import optical_density
 
-RUIFROK = ((0.6500286, 0.7040230, 0.2860126), (0.0704990, 0.9911331, 0.1109962))
+RUIFROK = ((0.65003225, 0.70402695, 0.28601421), (0.07051187, 0.99131399, 0.11101646))
 """Unit optical densities of H and E in red, green and blue (Ruifrok and Johnston 2001; the residual is left out)."""
 
 _MIN_TISSUE = 0.05  # share of a tile's pixels
