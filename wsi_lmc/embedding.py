@@ -15,7 +15,7 @@ from wsi_lmc.tilestore import TILES_PER_SHARD, TileStore
 
 _MPP_TOLERANCE = 0.02
 
-Block = UInt8[np.ndarray, "tile h w 3"]
+Block = UInt8[np.ndarray, "_ h w 3"]  # blocks differ in their number of tiles
 
 
 @dataclass(frozen=True)
