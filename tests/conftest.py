@@ -4,8 +4,12 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from wsi_lmc.synthetic import write_cohort
+
+settings.register_profile("shared machines", deadline=None)  # how long an example takes says nothing there
+settings.load_profile("shared machines")
 
 _DEFAULT_TEST_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -33,7 +33,11 @@ def open_slide(
     """
     check_file(path)
     source = _open_reader(path, reader)
-    calibration = calibrate(source.mpp_statements(), given)
+    try:
+        calibration = calibrate(source.mpp_statements(), given)
+    except SlideError:
+        source.close()
+        raise
     finest = source.level_sizes[0]
     size = SlideSize(finest.width, finest.height)
     downsamples = tuple((size.width / level.width + size.height / level.height) / 2.0 for level in source.level_sizes)

@@ -13,13 +13,22 @@ from wsi_lmc.units import LevelSize, SlideBox, SlidePoint
 
 
 class TiffSlideReader:
-    """A slide opened by tiffslide; boxes that leave the slide are padded here, with alpha 0."""
+    """A slide opened by tiffslide; boxes that leave the slide are padded here, with alpha 0.
+
+    Raises:
+        ValueError: its pixels are not 8-bit RGB, or its very first one cannot be decoded.
+    """
 
     name = "tiffslide"
 
     def __init__(self, path: Path) -> None:
         self._slide = tiffslide.TiffSlide(path)
         self._properties: dict[str, Any] = dict(self._slide.properties)
+        try:
+            self.read(SlidePoint(0, 0), 0, LevelSize(1, 1))
+        except ReadError as error:
+            self._slide.close()
+            raise ValueError(str(error)) from error
 
     @property
     def vendor(self) -> str:

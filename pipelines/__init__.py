@@ -1,0 +1,1 @@
+"""One experiment each, read like a methods section; nothing imports them."""

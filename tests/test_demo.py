@@ -1,0 +1,55 @@
+"""The demo on very few steps: every stage runs, the numbers and pictures it names are there."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import wsi_lmc.demo
+from wsi_lmc.cluster import SerialExecutor
+from wsi_lmc.demo import DemoConfig, Hearers, run_demo
+from wsi_lmc.errors import UsageError
+from wsi_lmc.featurestore import FeatureStore
+from wsi_lmc.grid import GridConfig
+from wsi_lmc.steps.tile import TileConfig
+
+CONFIG = DemoConfig(steps=2, batch=8, tile=TileConfig(grid=GridConfig(stride=192)))
+
+
+@pytest.mark.slow
+def test_the_synthetic_cohort_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wsi_lmc.demo, "SLIDES_PER_SITE", {"north": 4, "south": 2})
+    stages: list[str] = []
+    steps: list[int] = []
+    hearers = Hearers(stages.append, lambda report: steps.append(report.step))
+    result = run_demo([], tmp_path, replace(CONFIG, tile=TileConfig()), SerialExecutor(), hearers)
+    assert steps == [1, 2]
+    assert [stage.split()[0] for stage in stages] == ["drawing", "tiling", "training", "embedding", "evaluating"]
+    assert {outcome.state for outcome in result.outcomes} == {"done"}
+    assert all(file.is_file() for file in result.files)
+    assert {file.name for file in result.files} >= {"scores.json", "scores.png", "embedding.png", "training.png"}
+    document = json.loads((tmp_path / "evaluation" / "scores.json").read_text())
+    assert list(document["scores"]) == ["colour", "untrained", "LMC"]
+    provenance = json.loads((tmp_path / "checkpoint" / "provenance.json").read_text())
+    seen = [slide["slide_id"] for slide in provenance["slides"]]
+    assert seen == ["north-01", "north-02"], "the encoder is trained on one site, which keeps slides unseen"
+    floor = FeatureStore.open(tmp_path / "untrained" / "features" / "south-01.zarr").attributes["encoder"]
+    trained = FeatureStore.open(tmp_path / "features" / "south-01.zarr").attributes["encoder"]
+    assert (floor["mode"], trained["mode"]) == ("none", "robust")
+    assert floor["sha256"] != trained["sha256"]
+
+
+def test_given_slides_of_one_site_are_not_compared(tmp_path: Path, small_cohort: Path) -> None:
+    hearers = Hearers(lambda stage: None, lambda report: None)
+    result = run_demo([str(small_cohort / "slides" / "north-*")], tmp_path, CONFIG, SerialExecutor(), hearers)
+    assert result.evaluation is None
+    assert "two sites" in result.why_not
+    assert len(list((tmp_path / "features").glob("*.zarr"))) == 2
+
+
+def test_nothing_to_train_on_is_said(tmp_path: Path) -> None:
+    (tmp_path / "x.svs").write_text("no slide")
+    hearers = Hearers(lambda stage: None, lambda report: None)
+    with pytest.raises(UsageError, match="no slide with a tile"):
+        run_demo([str(tmp_path / "x.svs")], tmp_path / "out", CONFIG, SerialExecutor(), hearers)
