@@ -50,7 +50,9 @@ def _write(folder: Path, slide_id: str, count: int, **other: Any) -> UnevenStore
     writer.write([tiles] if count else [])
     attributes = {"slide": {"id": slide_id}, "tile": {"px": px, "effective_mpp": [mpp, mpp]}}
     writer.close(TileRows(np.zeros((count, 2), np.int32), np.ones(count, np.float32), valid), attributes)
-    return UnevenStore.open(path)
+    store = UnevenStore.open(path)
+    assert isinstance(store, UnevenStore)
+    return store
 
 
 @pytest.fixture(scope="module")

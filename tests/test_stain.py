@@ -56,7 +56,7 @@ def _separate_by_numpy(tile: np.ndarray) -> np.ndarray:
     basis *= np.where(basis @ density.mean(0) < 0, -1, 1)[:, None]
     angle = np.arctan2(density @ basis[1], density @ basis[0])
     found = [np.array([np.cos(a), np.sin(a)]) @ basis for a in np.percentile(angle, [1, 99])]
-    return np.stack(sorted(found, key=lambda vector: -vector[0]))
+    return np.stack(sorted(found, key=lambda vector: -float(np.asarray(vector)[0])))
 
 
 @pytest.mark.parametrize("pair", PAIRS)

@@ -46,8 +46,8 @@ def test_both_libraries_open_them(small_cohort: Path, name: str, vendor: str) ->
     assert other.level_dimensions == ((1024, 1280), (512, 640), (256, 320))
     other.close()
     with tifffile.TiffFile(path) as file:
-        assert file.pages[0].is_tiled
-        assert file.pages[0].compression == tifffile.COMPRESSION.JPEG
+        assert file.pages.first.is_tiled
+        assert file.pages.first.compression == tifffile.COMPRESSION.JPEG
 
 
 def test_a_seed_decides_everything(tmp_path: Path) -> None:
