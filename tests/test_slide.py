@@ -117,9 +117,9 @@ def test_a_pixel_size_that_is_missing_is_not_invented(name: ReaderName, real_sli
     with _reading(name, path) as reader:
         assert reader.mpp_statements() == ()
     assert _code(path, reader=name) == "mpp_missing"
-    with open_slide(path, given=GivenMpp(0.25, "--mpp"), reader=name) as slide:
+    with open_slide(path, given=GivenMpp(0.25, "option --mpp"), reader=name) as slide:
         assert slide.info.mpp == (0.25, 0.25)
-        assert slide.info.mpp_source == "--mpp"
+        assert slide.info.mpp_source == "option --mpp"
 
 
 # ---------------------------------------------------------------- calibration
@@ -142,7 +142,7 @@ def _stated(x: str, y: str | None = None) -> tuple[MppStatement, ...]:
 
 
 def test_who_is_believed() -> None:
-    manifest, flag = GivenMpp(0.25, "manifest"), GivenMpp(0.25, "--mpp")
+    manifest, flag = GivenMpp(0.25, "manifest"), GivenMpp(0.25, "option --mpp")
     assert calibrate(_stated("0.5"), None).mpp == Mpp(0.5, 0.5)
     assert calibrate(_stated("0.5"), manifest).source == "manifest"
     assert calibrate((), flag) == calibrate(_stated("0"), flag)
@@ -158,8 +158,8 @@ def test_who_is_believed() -> None:
     [
         ((), None, "mpp_missing"),
         (_stated("0"), None, "mpp_invalid"),
-        (_stated("0.5"), GivenMpp(0.25, "--mpp"), "mpp_conflict"),
-        ((), GivenMpp(20.0, "--mpp"), "mpp_invalid"),
+        (_stated("0.5"), GivenMpp(0.25, "option --mpp"), "mpp_conflict"),
+        ((), GivenMpp(20.0, "option --mpp"), "mpp_invalid"),
         ((), GivenMpp(float("nan"), "manifest"), "mpp_invalid"),
     ],
 )

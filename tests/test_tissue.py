@@ -72,7 +72,7 @@ def test_agrees_with_a_mask_drawn_in_qupath(real_slides: Path, tile_mpp: float) 
     drawn = cv2.imread(str(next(folder.glob("*mask_ds4.png"))), cv2.IMREAD_GRAYSCALE)
     assert drawn is not None
     config = GridConfig(tile_mpp=tile_mpp)
-    with open_slide(next(folder.glob("*lower.tif")), given=GivenMpp(0.25, "--mpp")) as slide:
+    with open_slide(next(folder.glob("*lower.tif")), given=GivenMpp(0.25, "option --mpp")) as slide:
         ours, _ = find_tissue(slide, CONFIG)
         grids = [place_tiles(m, slide.geometry, config) for m in (ours, TissueMask(drawn > 0, (4.0, 4.0), None))]
     kept, reference = ({tuple(origin) for origin in grid.origins.tolist()} for grid in grids)

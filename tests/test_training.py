@@ -131,7 +131,7 @@ def test_a_crash_goes_back_to_the_last_state_and_its_metrics(
     with pytest.raises(OSError, match="crash"):
         train(stores, tmp_path, CONFIG, on_step=_interrupt_after(5, OSError("crash")))
     assert saved_steps(tmp_path) == [4, 2]
-    assert [row["step"] for row in _rows(tmp_path)] == [1, 2, 3, 4, 5]
+    assert [row["step"] for row in _rows(tmp_path)] == [0, 1, 2, 3, 4, 5]
     train(stores, tmp_path, CONFIG, start="resume")
     _assert_same_training(straight, tmp_path)
 
@@ -184,18 +184,18 @@ def test_order_of_stores_and_reading_ahead_change_nothing(
 
 def test_seed_changes_everything(stores: list[TileStore], straight: Path, tmp_path: Path) -> None:
     train(stores, tmp_path, replace(CONFIG, seed=12, steps=1))
-    assert _rows(tmp_path)[0]["loss"] != _rows(straight)[0]["loss"]
+    assert _rows(tmp_path)[1]["loss"] != _rows(straight)[1]["loss"]
 
 
 def test_a_finished_training_resumes_to_itself(stores: list[TileStore], straight: Path) -> None:
     before = _rows(straight)
     result = train(stores, straight, CONFIG, start="resume", on_step=_interrupt_after(1, AssertionError("no step")))
     assert _rows(straight) == before
-    assert result.last["step"] == 6
+    assert (result.before["step"], result.after["step"]) == (0, 6)
 
 
 def test_resume_where_nothing_is_begins(stores: list[TileStore], tmp_path: Path) -> None:
-    assert train(stores, tmp_path / "new", replace(CONFIG, steps=1), start="resume").last["step"] == 1
+    assert train(stores, tmp_path / "new", replace(CONFIG, steps=1), start="resume").after["step"] == 1
 
 
 def test_resume_with_another_configuration_names_what_differs(
@@ -223,7 +223,7 @@ def test_a_used_folder_is_refused_unless_overwritten(stores: list[TileStore], tm
     train(stores, tmp_path, replace(one, seed=99), start="overwrite")
     assert (tmp_path / "notes.txt").exists()
     assert json.loads((tmp_path / "provenance.json").read_text())["config"]["seed"] == 99
-    assert len(_rows(tmp_path)) == 1
+    assert len(_rows(tmp_path)) == 2
     assert len(list((tmp_path / "events").iterdir())) == 1
 
 
@@ -259,9 +259,9 @@ def test_the_folder_says_where_the_encoder_came_from(stores: list[TileStore], st
 
 def test_metrics_hold_the_terms_and_the_held_out_terms(straight: Path) -> None:
     rows = _rows(straight)
-    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
-    assert [row["step"] for row in rows if "held_out_invariance" in row] == [3, 6]
-    for row in rows:
+    assert [row["step"] for row in rows] == [0, 1, 2, 3, 4, 5, 6]
+    assert [row["step"] for row in rows if "held_out_invariance" in row] == [0, 3, 6]
+    for row in rows[1:]:
         assert row["loss"] == pytest.approx(row["invariance"] + 0.005 * row["redundancy"], rel=1e-5)
         assert -1 <= row["mean_diagonal"] <= 1
         assert 1 <= row["effective_rank"] <= 8
@@ -273,7 +273,7 @@ def test_it_learns(stores: list[TileStore], tmp_path: Path) -> None:
     config = replace(CONFIG, steps=60, batch=16, evaluate_every=1, checkpoint_every=60, lr=3e-4, log_every=30)
     train(stores, tmp_path, config)
     held_out = [row["held_out_loss"] for row in _rows(tmp_path)]
-    assert len(held_out) == 60
+    assert len(held_out) == 61
     assert np.mean(held_out[-5:]) < 0.6 * held_out[0]
 
 

@@ -140,14 +140,14 @@ class MetricsLog:
 
     A row is one JSON object: "step", the metrics, and under "wall" what depends on the clock, so that two rows without
     "wall" are equal exactly when the training was. Rows after ``step`` (of a training cut off later than its last
-    state) are dropped, as is a torn last line.
+    state) are dropped, as is a torn last line; a training from the start has row 0, the untrained network, to write.
     """
 
     def __init__(self, folder: Path, step: int) -> None:
-        rows = [row for row in read_metrics(folder) if row["step"] <= step]
+        rows = [row for row in read_metrics(folder) if row["step"] <= step] if step else []
         publish_text(folder, folder / METRICS, "".join(f"{json.dumps(row)}\n" for row in rows))
         self._file = (folder / METRICS).open("a", encoding="utf-8")
-        self._events = SummaryWriter(str(folder / EVENTS), purge_step=step + 1)
+        self._events = SummaryWriter(str(folder / EVENTS), purge_step=step + 1 if step else 0)
 
     def write(self, step: int, metrics: dict[str, float], wall: dict[str, float]) -> None:
         """Append the row of a step; it is readable at once."""

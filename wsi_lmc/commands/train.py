@@ -10,7 +10,7 @@ from wsi_lmc.commands.common import ConfigFile, Insecure, Quiet, Scheduler, reso
 from wsi_lmc.progress import ProgressReport
 from wsi_lmc.run import CHECKPOINT, find_stores, train_cohort
 from wsi_lmc.runfolder import DEFAULT
-from wsi_lmc.training import StepReport, TrainConfig
+from wsi_lmc.training import StepReport, TrainConfig, TrainResult
 
 
 @with_settings({"train": TrainConfig})
@@ -41,10 +41,14 @@ def command(
             progress.reach(step.step, " ".join(f"{name} {value:.3f}" for name, value in _shown(step).items()))
 
         result = train_cohort(paths, output, settings, executor, (start, report))
-    first, last = result.first, result.last
-    fell = f"invariance term {first['invariance']:.1f} -> {last['invariance']:.1f}"
-    typer.echo(f"{result.steps} steps on {result.device}: {fell}, loss {first['loss']:.1f} -> {last['loss']:.1f}")
+    fell = ", ".join(f"{name} {_fall(result, name)}" for name in ("invariance", "loss"))
+    typer.echo(f"{result.steps} steps on {result.device}; before -> after on held-out tiles: {fell}")
     typer.echo(f"encoder in {output}; next: wsi-lmc embed --ckpt {output}")
+
+
+def _fall(result: TrainResult, name: str) -> str:
+    key = f"held_out_{name}"
+    return f"{result.before[key]:.1f} -> {result.after[key]:.1f}"
 
 
 def _shown(step: StepReport) -> dict[str, float]:

@@ -44,7 +44,7 @@ def plot_scores(scores: Mapping[str, Sequence[Score]], path: Path) -> None:
             axes.plot([score.low, score.high], [row, row], color=_COLOURS[0], linewidth=2)
             axes.plot(score.value, row, "o", color=_COLOURS[1])
         axes.axvline(0.5, color="0.6", linestyle="--", linewidth=1)
-        axes.annotate("chance", (0.5, -0.45), fontsize=8, color="0.4", ha="left", va="bottom", xytext=(3, 0),
+        axes.annotate("chance", (0.5, len(names) - 0.55), fontsize=8, color="0.4", va="bottom", xytext=(3, 0),
                       textcoords="offset points")  # fmt: skip
         axes.set_title(title, fontsize=10)
         axes.set_xlim(min(0.3, *(s.low for f in scores.values() for s in f)), 1.02)

@@ -21,7 +21,7 @@ class GivenMpp:
     """A pixel size from the user: one slide's manifest row (overrides the file) or ``--mpp`` (fills a gap)."""
 
     value: float
-    source: Literal["manifest", "--mpp"]
+    source: Literal["manifest", "option --mpp"]
 
 
 @dataclass(frozen=True)

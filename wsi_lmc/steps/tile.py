@@ -115,7 +115,7 @@ def open_task_slide(task: TileTask) -> Slide:
             )
         given = GivenMpp(value, "manifest")
     elif task.config.mpp is not None:
-        given = GivenMpp(task.config.mpp, "--mpp")
+        given = GivenMpp(task.config.mpp, "option --mpp")
     return open_slide(task.entry.path, task.slide_id, given, task.config.reader)
 
 

@@ -59,8 +59,8 @@ class TrainResult:
     """What a training came to.
 
     ``held_out`` says what was set aside ("slides", "tiles" or "nothing": then the held-out metrics are of training
-    tiles); ``damaged`` names the states that were passed over on resuming; ``first`` and ``last`` are rows of
-    metrics.jsonl, ``evaluated`` is the last row with held-out metrics.
+    tiles); ``damaged`` names the states that were passed over on resuming; ``before`` and ``after`` are the
+    rows of metrics.jsonl with held-out metrics of the untrained network (step 0) and of the trained one.
     """
 
     steps: int
@@ -68,9 +68,8 @@ class TrainResult:
     encoder_sha256: str
     held_out: str
     damaged: tuple[str, ...]
-    first: dict[str, Any]
-    last: dict[str, Any]
-    evaluated: dict[str, Any]
+    before: dict[str, Any]
+    after: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -126,8 +125,7 @@ def train(
         _loop(learner, cohort, out, on_step)
         sha256 = _publish_encoder(learner, cohort, out)
     rows = read_metrics(out)
-    evaluated = [row for row in rows if "held_out_loss" in row]
-    return TrainResult(config.steps, str(device), sha256, cohort.split.unit, damaged, rows[0], rows[-1], evaluated[-1])
+    return TrainResult(config.steps, str(device), sha256, cohort.split.unit, damaged, rows[0], rows[-1])
 
 
 def _loop(learner: Learner, cohort: _Cohort, out: Path, on_step: Callable[[StepReport], None] | None) -> None:
@@ -139,6 +137,9 @@ def _loop(learner: Learner, cohort: _Cohort, out: Path, on_step: Callable[[StepR
         closing(MetricsLog(out, learner.step)) as log,
         closing(batches.iterate(learner.step, config.steps)) as reader,
     ):
+        if learner.step == 0:
+            untrained = learner.evaluate(cohort.held_out(config.batch))
+            log.write(0, untrained, {"seconds": time.monotonic() - began, "waiting_for_tiles": 0.0})
         try:
             for batch in reader:
                 waited += time.monotonic() - mark
