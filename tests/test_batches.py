@@ -21,6 +21,7 @@ from wsi_lmc.batches import (
     usable_rows,
 )
 from wsi_lmc.errors import StoreError, TrainingError, UsageError
+from wsi_lmc.threads import Threads
 from wsi_lmc.tilestore import TileRows, TileStore, TileStoreWriter, Validity
 
 
@@ -29,11 +30,11 @@ class UnevenStore(TileStore):
 
     broken_row = -1
 
-    def read(self, rows: np.ndarray) -> np.ndarray:
+    def read(self, rows: np.ndarray, threads: Threads | None = None) -> np.ndarray:
         if self.broken_row in rows:
             raise StoreError(f"row {self.broken_row}", "a readable tile", "Run verify.")
         time.sleep(0.002 * float(rows[0] % 3))
-        return super().read(rows)
+        return super().read(rows, threads)
 
 
 def _write(folder: Path, slide_id: str, count: int, **other: Any) -> UnevenStore:
@@ -46,8 +47,8 @@ def _write(folder: Path, slide_id: str, count: int, **other: Any) -> UnevenStore
     valid = np.zeros(count, np.uint8)
     valid[1::7] = Validity.PADDED
     valid[list(other.get("bad", ()))] = Validity.UNREADABLE
-    writer = TileStoreWriter(path, count, px, "lossless")
-    writer.write([tiles] if count else [])
+    writer = TileStoreWriter(path, count, px, "lossless", Threads())
+    writer.write(tiles)
     attributes = {"slide": {"id": slide_id}, "tile": {"px": px, "effective_mpp": [mpp, mpp]}}
     writer.close(TileRows(np.zeros((count, 2), np.int32), np.ones(count, np.float32), valid), attributes)
     store = UnevenStore.open(path)

@@ -18,17 +18,22 @@ def encoder() -> Encoder:
 
 def test_rows_keep_their_order_and_are_the_encoders(encoder: Encoder) -> None:
     tiles = np.random.default_rng(0).integers(0, 256, (11, 256, 256, 3), dtype=np.uint8)
-    found = embed_blocks(encoder, [tiles[:6], tiles[6:]], 11, EmbedConfig(batch=4))
+    validity = (np.arange(11) % 4).astype(np.uint8)
+    blocks = [(tiles[:6], validity[:6]), (tiles[6:], validity[6:])]
+    found, valid = embed_blocks(encoder, blocks, 11, EmbedConfig(batch=4))
     assert (found.dtype, found.shape) == (np.float32, (11, encoder.dim))
+    np.testing.assert_array_equal(valid, validity)
     for row in (0, 5, 6, 10):
         alone = encoder.embed(torch.from_numpy(tiles[row : row + 1]))[0].numpy()
         np.testing.assert_allclose(found[row], alone, atol=1e-4)
-    half = embed_blocks(encoder, [tiles[:6], tiles[6:]], 11, EmbedConfig(batch=4, dtype="float16"))
+    half, _ = embed_blocks(encoder, blocks, 11, EmbedConfig(batch=4, dtype="float16"))
     np.testing.assert_array_equal(half, found.astype(np.float16))
 
 
 def test_no_tiles_give_an_empty_array(encoder: Encoder) -> None:
-    assert embed_blocks(encoder, [], 0, EmbedConfig()).shape == (0, encoder.dim)
+    features, valid = embed_blocks(encoder, [], 0, EmbedConfig())
+    assert features.shape == (0, encoder.dim)
+    assert valid.shape == (0,)
 
 
 def test_tiles_of_another_scale_are_refused(encoder: Encoder) -> None:

@@ -19,6 +19,7 @@ from wsi_lmc.slide import (
     MppStatement,
     Reader,
     ReaderName,
+    ReadOptions,
     SlideGeometry,
     calibrate,
     choose_sampling,
@@ -45,9 +46,9 @@ def _both(path: Path) -> Iterator[list[Reader]]:
         yield [one, other]
 
 
-def _code(path: Path, given: GivenMpp | None = None, reader: ReaderName = "auto") -> str:
+def _code(path: Path, given: GivenMpp | None = None, options: ReadOptions | None = None) -> str:
     with pytest.raises(SlideError) as caught:
-        open_slide(path, given=given, reader=reader)
+        open_slide(path, given=given, options=options)
     error = caught.value
     assert error.found
     assert error.expected
@@ -116,8 +117,8 @@ def test_a_pixel_size_that_is_missing_is_not_invented(name: ReaderName, real_sli
     path = real_slides / "tcga-cr-7395-01a-01-ts1.svs"
     with _reading(name, path) as reader:
         assert reader.mpp_statements() == ()
-    assert _code(path, reader=name) == "mpp_missing"
-    with open_slide(path, given=GivenMpp(0.25, "option --mpp"), reader=name) as slide:
+    assert _code(path, options=ReadOptions(name)) == "mpp_missing"
+    with open_slide(path, given=GivenMpp(0.25, "option --mpp"), options=ReadOptions(name)) as slide:
         assert slide.info.mpp == (0.25, 0.25)
         assert slide.info.mpp_source == "option --mpp"
 
@@ -256,16 +257,21 @@ def test_links_are_followed(tmp_path: Path, small_cohort: Path) -> None:
 # ---------------------------------------------------------------- slide
 
 
-def test_an_overview_is_the_area_mean_and_keeps_its_frame(small_cohort: Path) -> None:
+@pytest.mark.parametrize(("reader", "worst", "mean"), [("openslide", 0.51, 0.3), ("direct", 16, 1.0)])
+def test_an_overview_is_the_area_mean_and_keeps_its_frame(
+    small_cohort: Path, reader: ReaderName, worst: float, mean: float
+) -> None:
     path = small_cohort / "slides" / "north-01.tif"
-    with open_slide(path) as slide:
+    with open_slide(path, options=ReadOptions(reader)) as slide:
         overview = slide.overview(8.0)
     assert overview.downsample == (16.0, 16.0)
     assert overview.pixels.shape == (80, 64, 3)
     with openslide.OpenSlide(path) as reference:
         level = np.asarray(reference.read_region((0, 0), 2, (256, 320)))[..., :3].astype(float)
     expected = level.reshape(80, 4, 64, 4, 3).mean((1, 3))
-    assert np.abs(overview.pixels - expected).max() <= 0.51
+    difference = np.abs(overview.pixels - expected)
+    assert difference.max() <= worst  # JPEG decoded at an eighth rounds and clips otherwise
+    assert difference.mean() <= mean
 
 
 def test_an_overview_of_one_large_level_is_made_in_blocks(tmp_path: Path) -> None:
@@ -304,4 +310,5 @@ def test_what_is_recorded_of_a_slide_names_nobody(small_cohort: Path) -> None:
     with open_slide(small_cohort / "slides" / "south-02.svs", "s-2") as slide:
         info = slide.info
     assert info.id == "s-2"
-    assert set(vars(info)) == {"id", "width", "height", "mpp", "mpp_source", "vendor", "reader", "quickhash", "bounds"}
+    allowed = {"id", "width", "height", "mpp", "mpp_source", "vendor", "reader", "compared", "quickhash", "bounds"}
+    assert set(vars(info)) == allowed

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 from wsi_lmc.errors import StoreError
-from wsi_lmc.tilestore import TILES_PER_SHARD, Codec, TileRows, TileStore, TileStoreWriter, Validity
+from wsi_lmc.threads import Threads
+from wsi_lmc.tilestore import TILES_PER_SHARD, StoredCodec, TileRows, TileStore, TileStoreWriter, Validity
 from wsi_lmc.units import Mpp
 from wsi_lmc.zarrio import damaged_arrays
 
 PX = 16
 COUNT = 2 * TILES_PER_SHARD + 37
-CODECS: list[Codec] = ["lossless", "jpeg"]
+CODECS: list[StoredCodec] = ["lossless", "jpeg"]
 
 
 def make_tiles(count: int) -> np.ndarray:
@@ -34,9 +35,10 @@ def make_rows(count: int) -> TileRows:
     return TileRows(origins, (number / max(1, count)).astype(np.float32), valid)
 
 
-def write(path: Path, tiles: np.ndarray, codec: Codec, **attributes: Any) -> TileStore:
-    writer = TileStoreWriter(path, len(tiles), PX, codec)
-    writer.write(tiles[start : start + TILES_PER_SHARD] for start in range(0, len(tiles), TILES_PER_SHARD))
+def write(path: Path, tiles: np.ndarray, codec: StoredCodec, **attributes: Any) -> TileStore:
+    writer = TileStoreWriter(path, len(tiles), PX, codec, Threads(2))
+    for start in range(0, len(tiles), 100):  # blocks that do not fit the shards
+        writer.write(tiles[start : start + 100])
     described = {
         "slide": {"id": "a", "width": 90_001, "height": 70_003},
         "tile": {"px": PX, "effective_mpp": [0.5, 0.49]},
@@ -122,7 +124,7 @@ def test_jpeg_keeps_colour_at_full_resolution(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("codec", CODECS)
-def test_a_store_without_tiles(codec: Codec, tmp_path: Path) -> None:
+def test_a_store_without_tiles(codec: StoredCodec, tmp_path: Path) -> None:
     store = write(tmp_path / "none.zarr", make_tiles(0), codec)
     assert len(store) == 0
     assert store.read(np.zeros(0, np.int64)).shape == (0, PX, PX, 3)
@@ -132,7 +134,7 @@ def test_a_store_without_tiles(codec: Codec, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("codec", CODECS)
-def test_a_black_tile_is_data_and_not_a_hole(codec: Codec, tmp_path: Path) -> None:
+def test_a_black_tile_is_data_and_not_a_hole(codec: StoredCodec, tmp_path: Path) -> None:
     store = write(tmp_path / "black.zarr", np.zeros((3, PX, PX, 3), np.uint8), codec)
     assert store.read(np.arange(3)).max() == 0
     next(path for path in (store.path / "tiles" / "c").rglob("*") if path.is_file()).unlink()
@@ -141,7 +143,7 @@ def test_a_black_tile_is_data_and_not_a_hole(codec: Codec, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("codec", CODECS)
-def test_the_same_input_gives_the_same_bytes(codec: Codec, tmp_path: Path) -> None:
+def test_the_same_input_gives_the_same_bytes(codec: StoredCodec, tmp_path: Path) -> None:
     first, second = (write(tmp_path / name / "a.zarr", make_tiles(300), codec) for name in "xy")
     files = sorted(path.relative_to(first.path) for path in first.path.rglob("*") if path.is_file())
     assert files == sorted(path.relative_to(second.path) for path in second.path.rglob("*") if path.is_file())
@@ -184,7 +186,7 @@ def damage(store: TileStore, how: str) -> None:
 
 @pytest.mark.parametrize("how", ["deleted", "truncated", "emptied", "flipped", "index flipped"])
 @pytest.mark.parametrize("codec", CODECS)
-def test_damage_is_found_and_the_other_shards_stay_readable(codec: Codec, how: str, tmp_path: Path) -> None:
+def test_damage_is_found_and_the_other_shards_stay_readable(codec: StoredCodec, how: str, tmp_path: Path) -> None:
     store = write(tmp_path / "a.zarr", make_tiles(COUNT), codec)
     damage(store, how)
     store = TileStore.open(store.path)

@@ -1,5 +1,8 @@
 """Tiles on disk are the slide's pixels; what cannot be read is marked, and too much of it fails the slide."""
 
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -8,9 +11,11 @@ import openslide
 import pytest
 import tifffile
 
+from tests.tiffs import Kind, write_tiff
 from wsi_lmc.errors import SlideError
 from wsi_lmc.grid import GridConfig, TileGrid, place_tiles
-from wsi_lmc.slide import Slide, open_slide
+from wsi_lmc.slide import ReadOptions, Slide, open_slide
+from wsi_lmc.threads import Threads
 from wsi_lmc.tilestore import TileStore, Validity
 from wsi_lmc.tiling import cut_tiles, describe_tiles
 from wsi_lmc.tissue import TissueMask
@@ -110,7 +115,100 @@ def test_too_many_unreadable_tiles_fail_the_slide(tmp_path: Path) -> None:
 
 def test_what_was_cut_is_described(tmp_path: Path) -> None:
     with open_slide(_slide_file(tmp_path / "x.tif")) as slide:
-        described = describe_tiles(_everywhere(slide, GridConfig(tile_mpp=0.5, stride=128)))
+        described = describe_tiles(slide, _everywhere(slide, GridConfig(tile_mpp=0.5, stride=128)))
     assert described["stride"] == 128
     assert described["px"] == 256
     assert described["effective_mpp"] == pytest.approx([0.5, 0.5])
+
+
+KEPT = {"YCbCr": Kind(), "RGB, tables apart": Kind(rgb=True, tables=True), "tables apart": Kind(tables=True)}
+
+
+@pytest.fixture(params=KEPT)
+def jpeg_slide(request: pytest.FixtureRequest, small_cohort: Path, tmp_path: Path) -> Path:
+    """Tissue in JPEG tiles of 256 px, of a size that is no multiple of theirs."""
+    with openslide.OpenSlide(small_cohort / "slides" / "south-01.tif") as slide:
+        pixels = np.asarray(slide.read_region((0, 0), 0, (900, 1142)))[..., :3].copy()
+    return write_tiff(tmp_path / "x.tif", [pixels], KEPT[request.param])
+
+
+def test_the_slides_own_jpeg_bytes_are_kept_where_tiles_are_its_tiles(jpeg_slide: Path, tmp_path: Path) -> None:
+    with open_slide(jpeg_slide, options=ReadOptions(threads=2)) as slide:
+        cut_tiles(slide, _everywhere(slide, GridConfig()), tmp_path / "kept.zarr", "auto", {})
+    store = TileStore.open(tmp_path / "kept.zarr")
+    assert store.attributes["codec"] == "the slide's own jpeg + crc32c"
+    assert len(store) == 3 * 4, "the border's tiles are no whole JPEG tiles"
+    with openslide.OpenSlide(jpeg_slide) as reference:
+        expected = [
+            np.asarray(reference.read_region((x, y), 0, (256, 256)))[..., :3] for x, y in store.origins.tolist()
+        ]
+    np.testing.assert_array_equal(store.read(np.arange(12)), expected)
+    np.testing.assert_array_equal(store.read(np.asarray([7, 2]), Threads(2)), [expected[7], expected[2]])
+    code = f"""
+import numpy as np, zarr
+from imagecodecs.zarr import register_codecs
+register_codecs({{"jpeg"}}, verbose=False)
+np.save({str(tmp_path / "stock.npy")!r}, zarr.open_group({str(store.path)!r}, mode="r")["tiles"][...])
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+    np.testing.assert_array_equal(np.load(tmp_path / "stock.npy"), expected)
+
+
+@pytest.mark.parametrize(
+    "grid", [GridConfig(edge="pad"), GridConfig(stride=128), GridConfig(tile_px=128), GridConfig(tile_mpp=1.0)], ids=str
+)
+def test_other_grids_are_stored_lossless(small_cohort: Path, tmp_path: Path, grid: GridConfig) -> None:
+    with openslide.OpenSlide(small_cohort / "slides" / "south-01.tif") as slide:
+        pixels = np.asarray(slide.read_region((0, 0), 0, (900, 1142)))[..., :3].copy()
+    path = write_tiff(tmp_path / "x.tif", [pixels], Kind())
+    stores = []
+    for reader in ("direct", "openslide"):
+        with open_slide(path, options=ReadOptions(reader, resample="area")) as slide:
+            cut_tiles(slide, _everywhere(slide, grid), tmp_path / f"{reader}.zarr", "auto", {})
+        stores.append(TileStore.open(tmp_path / f"{reader}.zarr"))
+        assert stores[-1].attributes["codec"] == "blosc lz4 + crc32c"
+    rows = np.arange(len(stores[0]))
+    np.testing.assert_array_equal(stores[0].read(rows), stores[1].read(rows))
+    np.testing.assert_array_equal(stores[0].valid, stores[1].valid)
+
+
+def _break_segment(path: Path, segment: int, start: int, data: bytes) -> None:
+    with tifffile.TiffFile(path) as file:
+        offset = file.pages.first.dataoffsets[segment]
+    with path.open("r+b") as raw:
+        raw.seek(offset + start)
+        raw.write(data)
+
+
+def test_a_kept_tile_that_is_visibly_damaged_is_white_and_said_so(jpeg_slide: Path, tmp_path: Path) -> None:
+    with open_slide(jpeg_slide) as slide:  # opened before the damage: else it would show in the comparison
+        _break_segment(jpeg_slide, 5, 0, bytes(1000))
+        grid = _everywhere(slide, GridConfig(stride=256))
+        with pytest.raises(SlideError, match="1 of 12 tiles"):
+            cut_tiles(slide, grid, tmp_path / "refused.zarr", "auto", {})
+        rows = np.concatenate([np.arange(12), *[np.delete(np.arange(12), 4)] * 2])  # enough whole ones for the share
+        fields = {name: getattr(grid, name)[rows] for name in ("origins", "tissue_fraction", "padded")}
+        many = replace(grid, **fields)
+        cut_tiles(slide, many, tmp_path / "kept.zarr", "auto", {})
+    store = TileStore.open(tmp_path / "kept.zarr")
+    broken = np.flatnonzero(store.valid == Validity.UNREADABLE)
+    assert broken.tolist() == [4]  # segment 5 of rows of four is tile 4 of rows of three
+    assert (store.read(broken) == 255).all()
+    assert store.read(np.asarray([3])).min() < 200
+
+
+def test_damage_inside_a_kept_tile_shows_when_it_is_decoded(small_cohort: Path, tmp_path: Path) -> None:
+    with openslide.OpenSlide(small_cohort / "slides" / "south-01.tif") as slide:
+        pixels = np.asarray(slide.read_region((0, 0), 0, (768, 1024)))[..., :3].copy()
+    path = write_tiff(tmp_path / "x.tif", [pixels], Kind())
+    with tifffile.TiffFile(path) as file:
+        count = file.pages.first.databytecounts[4]
+    with open_slide(path) as slide:
+        _break_segment(path, 4, count // 2, b"\xff\xd5" * 40)
+        cut_tiles(slide, _everywhere(slide, GridConfig()), tmp_path / "kept.zarr", "auto", {})
+    store = TileStore.open(tmp_path / "kept.zarr")
+    assert (store.valid == Validity.OK).all()
+    tiles, damaged = store.read_checked(np.arange(12))
+    assert np.flatnonzero(damaged).tolist() == [4]
+    assert (tiles[4] == 255).all()
+    assert tiles[3].min() < 200

@@ -16,6 +16,7 @@ from wsi_lmc.checkpoint import newest_valid_state, read_metrics, saved_steps, st
 from wsi_lmc.encoder import load_encoder
 from wsi_lmc.errors import TrainingError, UsageError
 from wsi_lmc.publish import exclusive
+from wsi_lmc.threads import Threads
 from wsi_lmc.tilestore import TileRows, TileStore, TileStoreWriter, Validity
 from wsi_lmc.training import StepReport, TrainConfig, train
 from wsi_lmc.training.learner import Learner, build_schedule
@@ -37,8 +38,8 @@ CONFIG = TrainConfig(
 def _write_store(folder: Path, slide_id: str, tiles: np.ndarray, mark: str = "") -> TileStore:
     """A published tile store; ``mark`` changes nothing but its fingerprint."""
     path = folder / f"{slide_id}{mark}.zarr"
-    writer = TileStoreWriter(path, len(tiles), tiles.shape[1], "lossless")
-    writer.write([tiles])
+    writer = TileStoreWriter(path, len(tiles), tiles.shape[1], "lossless", Threads())
+    writer.write(tiles)
     valid = np.zeros(len(tiles), np.uint8)
     valid[3] = Validity.UNREADABLE
     origins = np.stack([np.arange(len(tiles)) * 64, np.full(len(tiles), 128)], axis=1).astype(np.int32)

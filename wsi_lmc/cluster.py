@@ -5,7 +5,6 @@ step becomes a value, and the only importer of dask.
 """
 
 import logging
-import os
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -18,6 +17,7 @@ from distributed.scheduler import KilledWorker
 
 from wsi_lmc.errors import SlideCode, SlideError, StoreError, UsageError
 from wsi_lmc.steps.outcome import Outcome, Stage
+from wsi_lmc.threads import available_cores
 
 GPU = "GPU"
 _CONNECT_S = 15
@@ -173,11 +173,6 @@ def make_executor(workers: int, address: str | None = None, insecure: bool = Fal
     if address is None and workers == 0:
         return SerialExecutor()
     return DaskExecutor(workers, address, insecure)
-
-
-def available_cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _local_settings(workers: int) -> dict[str, Any]:

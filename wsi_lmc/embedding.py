@@ -11,11 +11,13 @@ from jaxtyping import Float, UInt8
 
 from wsi_lmc.encoder import Encoder
 from wsi_lmc.errors import SlideError
-from wsi_lmc.tilestore import TILES_PER_SHARD, TileStore
+from wsi_lmc.threads import Threads
+from wsi_lmc.tilestore import TILES_PER_SHARD, TileStore, Validity
 
 _MPP_TOLERANCE = 0.02
 
 Block = UInt8[np.ndarray, "_ h w 3"]  # blocks differ in their number of tiles
+Valid = UInt8[np.ndarray, " _"]
 
 
 @dataclass(frozen=True)
@@ -29,27 +31,31 @@ class EmbedConfig:
     any_mpp: Annotated[bool, Doc("Embed tiles of another mpp than the encoder was trained at.")] = False
 
 
-def store_blocks(store: TileStore) -> Iterator[Block]:
-    """A tile store's pixels in order, a shard at a time."""
+def store_blocks(store: TileStore, threads: Threads) -> Iterator[tuple[Block, Valid]]:
+    """A tile store's pixels in order, a shard at a time, and the :class:`Validity` of each tile."""
     for start in range(0, len(store), TILES_PER_SHARD):
-        yield store.read(np.arange(start, min(start + TILES_PER_SHARD, len(store))))
+        rows = np.arange(start, min(start + TILES_PER_SHARD, len(store)))
+        pixels, damaged = store.read_checked(rows, threads)
+        yield pixels, np.where(damaged, np.uint8(Validity.UNREADABLE), store.valid[rows])
 
 
 def embed_blocks(
-    encoder: Encoder, blocks: Iterable[Block], count: int, config: EmbedConfig
-) -> Float[np.ndarray, "n d"]:
-    """Features of ``count`` tiles that come in blocks, in their order, as ``config.dtype``.
+    encoder: Encoder, blocks: Iterable[tuple[Block, Valid]], count: int, config: EmbedConfig
+) -> tuple[Float[np.ndarray, "n d"], UInt8[np.ndarray, " n"]]:
+    """Features of ``count`` tiles that come in blocks, in their order, as ``config.dtype``; and their validity.
 
     Batches are cut within a block, so a store and the slide it came from give the same batches and the same bytes.
     """
     features = np.empty((count, encoder.dim), np.dtype(config.dtype))
+    valid = np.empty(count, np.uint8)
     row = 0
-    for block in blocks:
+    for block, block_valid in blocks:
+        valid[row : row + len(block)] = block_valid
         for start in range(0, len(block), config.batch):
             part = encoder.embed(torch.from_numpy(block[start : start + config.batch]))
             features[row : row + len(part)] = part.cpu().numpy()
             row += len(part)
-    return features
+    return features, valid
 
 
 def check_mpp(encoder: Encoder, tile_mpp: float, config: EmbedConfig) -> None:

@@ -4,27 +4,31 @@ Arrays: ``tiles`` uint8 (N, px, px, 3), ``origins`` int32 (N, 2) as x, y of the 
 ``tissue_fraction`` float32 (N,), ``valid`` uint8 (N,), see :class:`Validity`. Row-major over (y, x).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import closing
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
+import imagecodecs
 import numpy as np
 import zarr
 from imagecodecs.zarr import Jpeg
-from jaxtyping import Float32, Int32, Int64, UInt8
-from zarr.codecs import Crc32cCodec
+from jaxtyping import Bool, Float32, Int32, Int64, UInt8
+from zarr.codecs import BloscCodec, Crc32cCodec
 
 from wsi_lmc.errors import StoreError
 from wsi_lmc.provenance import fingerprint
+from wsi_lmc.shards import CRC_BYTES, Shard, ShardError, by_shard, crc32c, open_shard, with_checksum, write_shard
+from wsi_lmc.slide import ReadError, decode_jpeg, encode_jpeg
+from wsi_lmc.threads import Threads
 from wsi_lmc.units import Mpp
 from wsi_lmc.zarrio import (
     Attributes,
     create_group,
-    lossless_codecs,
-    open_array,
     open_sealed,
     read_array,
     register_jpeg,
@@ -36,7 +40,17 @@ SCHEMA = "wsi-lmc/tiles"
 SCHEMA_VERSION = 1
 TILES_PER_SHARD = 256
 
-Codec = Literal["lossless", "jpeg"]
+Codec = Literal["auto", "lossless", "jpeg"]
+StoredCodec = Literal["kept", "lossless", "jpeg"]
+CODECS: dict[StoredCodec, str] = {
+    "kept": "the slide's own jpeg + crc32c",
+    "lossless": "blosc lz4 + crc32c",
+    "jpeg": "jpeg quality 95 4:4:4 + crc32c",
+}
+_BLOSC_OVERHEAD = 16
+_Chunk = bytes | UInt8[np.ndarray, " _"]
+_BLOSC = BloscCodec(cname="lz4", clevel=1, shuffle="noshuffle", typesize=1)
+_JPEG: dict[StoredCodec, Jpeg] = {"kept": Jpeg(), "jpeg": Jpeg(level=95, subsampling="444")}
 
 
 class Validity(IntEnum):
@@ -58,42 +72,96 @@ class TileRows:
 
 
 class TileStoreWriter:
-    """Writes one store, a whole shard at a time, and seals it with attributes and checksums."""
+    """Writes one store, tile after tile, and seals it with attributes and checksums."""
 
-    def __init__(self, path: Path, count: int, tile_px: int, codec: Codec) -> None:
+    def __init__(self, path: Path, count: int, tile_px: int, codec: StoredCodec, threads: Threads) -> None:
         register_jpeg()
-        self._path = path
-        self._group = create_group(path)
-        self._codec: Codec = codec
-        jpeg = codec == "jpeg"
-        self._tiles = self._group.create_array(
+        self._path, self._group, self._threads = path, create_group(path), threads
+        self._codec: StoredCodec = codec
+        self._shards: dict[str, bytes] = {}
+        self._chunks: list[_Chunk] = []
+        self._writing: tuple[str, Future[bytes]] | None = None
+        room = tile_px * tile_px * 3 + _BLOSC_OVERHEAD + CRC_BYTES if codec == "lossless" else 0
+        slots = min(count, TILES_PER_SHARD)
+        self._buffers = [np.empty((slots, room), np.uint8) for _ in range(2)]  # one is filled, one is being written
+        jpeg = codec != "lossless"
+        self._group.create_array(
             "tiles",
             shape=(count, tile_px, tile_px, 3),
             dtype=np.uint8,
             chunks=(1, tile_px, tile_px, 3),
             shards=(TILES_PER_SHARD, tile_px, tile_px, 3),
-            serializer=Jpeg(level=95, subsampling="444") if jpeg else "auto",
-            compressors=[Crc32cCodec()] if jpeg else lossless_codecs(),
+            serializer=_JPEG[codec] if codec != "lossless" else "auto",
+            compressors=[Crc32cCodec()] if jpeg else [_BLOSC, Crc32cCodec()],
             filters=None,
             fill_value=0,
-            config={"write_empty_chunks": True},  # a black tile is data, not a hole
         )
 
-    def write(self, blocks: Iterable[UInt8[np.ndarray, "tile h w 3"]]) -> None:
-        """Write consecutive blocks of at most ``TILES_PER_SHARD`` tiles; all but the last must be full."""
-        start = 0
-        for block in blocks:
-            self._tiles[start : start + len(block)] = block
-            start += len(block)
+    def write(self, tiles: UInt8[np.ndarray, "tile h w 3"]) -> None:
+        """Write the next tiles, any number; they are compressed at once, so that their memory can be used again."""
+        for start, stop in self._pieces(len(tiles)):
+            part = tiles[start:stop]
+            found = self._threads.each(lambda rows, part=part: self._encode(part, rows), len(part))
+            self._extend([chunk for chunks in found for chunk in chunks])
+
+    def write_encoded(self, chunks: Sequence[bytes]) -> None:
+        """Write the next tiles, already compressed as the store's codec says."""
+        for start, stop in self._pieces(len(chunks)):
+            self._extend([with_checksum(chunk) for chunk in chunks[start:stop]])
 
     def close(self, rows: TileRows, attributes: Attributes) -> None:
         """Add the per-tile arrays, then the attributes with every array's SHA-256."""
+        self._flush()
+        self._finish()
         write_array(self._group, "origins", rows.origins)
         write_array(self._group, "tissue_fraction", rows.tissue_fraction)
         write_array(self._group, "valid", rows.valid)
-        codec = {"lossless": "zstd-1 + crc32c", "jpeg": "jpeg quality 95 4:4:4 + crc32c"}[self._codec]
-        header = {"schema": SCHEMA, "schema_version": SCHEMA_VERSION, "codec": codec}
-        seal(self._path, {**header, **attributes})
+        header = {"schema": SCHEMA, "schema_version": SCHEMA_VERSION, "codec": CODECS[self._codec]}
+        seal(self._path, {**header, **attributes}, {"tiles": self._shards})
+
+    def _pieces(self, count: int) -> Iterator[tuple[int, int]]:
+        """Parts of ``count`` tiles that each fit into the shard that is open when it is their turn."""
+        start = 0
+        while start < count:
+            stop = min(count, start + TILES_PER_SHARD - len(self._chunks))
+            yield start, stop
+            start = stop
+
+    def _extend(self, chunks: "Sequence[_Chunk]") -> None:
+        self._chunks += chunks
+        if len(self._chunks) == TILES_PER_SHARD:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Begin to write the open shard, after the one before it is written: its buffer is needed next."""
+        self._finish()
+        if self._chunks:
+            name = f"c/{len(self._shards)}/0/0/0"
+            path = self._path / "tiles" / name
+            self._writing = (name, self._threads.begin(write_shard, path, self._chunks, TILES_PER_SHARD))
+        self._chunks, self._buffers = [], self._buffers[::-1]
+
+    def _finish(self) -> None:
+        if self._writing is not None:
+            name, written = self._writing
+            self._shards[name] = written.result()
+            self._writing = None
+
+    def _encode(self, tiles: UInt8[np.ndarray, "tile h w 3"], rows: range) -> "list[_Chunk]":
+        """Compress ``rows`` of tiles, the first of which goes into the open shard's next slot."""
+        if self._codec != "lossless":
+            return [with_checksum(encode_jpeg(tiles[row])) for row in rows]
+        free = self._buffers[0][len(self._chunks) :]
+        return [_compress(tiles[row], free[row]) for row in rows]
+
+
+def _compress(tile: UInt8[np.ndarray, "h w 3"], buffer: UInt8[np.ndarray, " _"]) -> UInt8[np.ndarray, " _"]:
+    """Compress into ``buffer``, with the checksum; returns the part that was used."""
+    room = cast(Any, buffer[:-CRC_BYTES])
+    found = imagecodecs.blosc_encode(tile, level=1, compressor="lz4", shuffle=0, numthreads=1, out=room)
+    end = len(found)
+    buffer[end : end + CRC_BYTES] = np.frombuffer(crc32c(buffer[:end]), np.uint8)
+    return buffer[: end + CRC_BYTES]
 
 
 class TileStore:
@@ -103,6 +171,7 @@ class TileStore:
         self.path = path
         self.attributes = attributes
         self._group = group
+        self._count = int(cast("zarr.Array[Any]", group["tiles"]).shape[0])
 
     @classmethod
     def open(cls, path: Path) -> "TileStore":
@@ -152,30 +221,69 @@ class TileStore:
         """A :class:`Validity` for each tile."""
         return read_array(self._group, "valid")
 
-    @cached_property
-    def _pixels(self) -> zarr.Array[Any]:
-        return open_array(self._group, "tiles")
-
     def __len__(self) -> int:
-        return int(self._pixels.shape[0])
+        return self._count
 
-    def read(self, rows: Int64[np.ndarray, " n"]) -> UInt8[np.ndarray, "n h w 3"]:
+    def read(self, rows: Int64[np.ndarray, " n"], threads: Threads | None = None) -> UInt8[np.ndarray, "n h w 3"]:
         """Read tiles by row, in the order asked for; a row may occur more than once.
 
         Raises:
             StoreError: a chunk is damaged (its crc32c does not match) or gone.
         """
-        if len(rows) == 0:
-            return np.empty((0, self.tile_px, self.tile_px, 3), np.uint8)
-        unique, back = np.unique(rows, return_inverse=True)
-        contiguous = int(unique[-1]) - int(unique[0]) + 1 == len(unique)
+        return self.read_checked(rows, threads)[0]
+
+    def read_checked(
+        self, rows: Int64[np.ndarray, " n"], threads: Threads | None = None
+    ) -> tuple[UInt8[np.ndarray, "n h w 3"], Bool[np.ndarray, " n"]]:
+        """Read tiles as `read` does; also says which of them were damaged in the slide already, and are white.
+
+        Only a store that keeps the slide's own JPEG bytes can hold such tiles without knowing.
+        """
+        if len(rows) and not (int(rows.min()) >= 0 and int(rows.max()) < len(self)):
+            raise IndexError(f"rows {rows.min()} to {rows.max()} of {len(self)}")
+        tiles = np.empty((len(rows), self.tile_px, self.tile_px, 3), np.uint8)
+        damaged = np.zeros(len(rows), np.bool_)
+        for number, positions in by_shard(rows, TILES_PER_SHARD).items():
+            try:
+                with closing(open_shard(self.path / "tiles" / f"c/{number}/0/0/0", TILES_PER_SHARD)) as shard:
+                    self._read_shard(shard, rows, positions, (tiles, damaged), threads)
+            except (ShardError, ReadError) as error:
+                first, last = rows[positions].min(), rows[positions].max()
+                raise StoreError(
+                    f"{self.path.name}: tiles {first} to {last} cannot be read ({error})",
+                    "intact chunks",
+                    "Tile this slide again with --overwrite.",
+                ) from error
+        return tiles, damaged
+
+    def _read_shard(
+        self,
+        shard: Shard,
+        rows: Int64[np.ndarray, " n"],
+        positions: Int64[np.ndarray, " m"],
+        into: tuple[UInt8[np.ndarray, "n h w 3"], Bool[np.ndarray, " n"]],
+        threads: Threads | None,
+    ) -> None:
+        tiles, damaged = into
+
+        def serve(part: range) -> None:
+            for position in positions[part.start : part.stop].tolist():
+                chunk = shard.chunk(int(rows[position]) % TILES_PER_SHARD)
+                try:
+                    self._decode(chunk, tiles[position])
+                except ReadError:
+                    if self.attributes["codec"] != CODECS["kept"]:
+                        raise
+                    tiles[position] = 255
+                    damaged[position] = True
+
+        (threads or Threads()).each(serve, len(positions))
+
+    def _decode(self, chunk: UInt8[np.ndarray, " bytes"], tile: UInt8[np.ndarray, "h w 3"]) -> None:
+        if self.attributes["codec"] != CODECS["lossless"]:
+            decode_jpeg(chunk, tile)
+            return
         try:
-            box = slice(int(unique[0]), int(unique[-1]) + 1)
-            tiles = self._pixels[box] if contiguous else self._pixels.oindex[unique]
-        except (ValueError, RuntimeError, OSError) as error:
-            raise StoreError(
-                f"{self.path.name}: tiles {unique[0]} to {unique[-1]} cannot be read ({error})",
-                "intact chunks",
-                "Tile this slide again with --overwrite.",
-            ) from error
-        return np.asarray(tiles)[back]
+            imagecodecs.blosc_decode(chunk, numthreads=1, out=cast(Any, tile.reshape(-1)))
+        except (RuntimeError, ValueError) as error:
+            raise ReadError(str(error)) from error

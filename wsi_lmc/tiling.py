@@ -5,45 +5,39 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, Int64, UInt8
 
 from wsi_lmc.errors import SlideError
 from wsi_lmc.grid import TileGrid
-from wsi_lmc.slide import Slide
-from wsi_lmc.tilestore import TILES_PER_SHARD, Codec, TileRows, TileStoreWriter, Validity
-from wsi_lmc.units import SlidePoint
+from wsi_lmc.slide import Boxes, ReadError, Sampling, Slide, encode_jpeg
+from wsi_lmc.tilestore import TILES_PER_SHARD, Codec, StoredCodec, TileRows, TileStoreWriter, Validity
 from wsi_lmc.zarrio import Attributes
 
 MAX_UNREADABLE_SHARE = 0.05
+_TILES_PER_BLOCK = 64  # 12 MB of 256-px tiles: what is read is still in the cache when it is compressed
 
 
 def read_blocks(
-    slide: Slide, grid: TileGrid, size: int = TILES_PER_SHARD
+    slide: Slide, grid: TileGrid, size: int
 ) -> Iterator[tuple[UInt8[np.ndarray, "tile h w 3"], UInt8[np.ndarray, " tile"]]]:
     """Read a grid's tiles in order, ``size`` at a time: pixels, and the :class:`Validity` of each.
+
+    The pixels' memory is used again for the next block: fresh pages would cost a third of the time that decoding takes.
 
     Raises:
         SlideError: ``unreadable_tiles`` as soon as more than 5 % of the grid cannot be decoded.
     """
     side = grid.sampling.tile
+    plan = slide.plan(grid.origins, grid.sampling)
+    buffer = np.empty((min(size, len(grid)), side.height, side.width, 3), np.uint8)
     unreadable = 0
     for start in range(0, len(grid), size):
         stop = min(start + size, len(grid))
-        pixels = np.empty((stop - start, side.height, side.width, 3), np.uint8)
-        valid = np.zeros(stop - start, np.uint8)
-        for row in range(start, stop):
-            x, y = (int(value) for value in grid.origins[row])
-            region = slide.read(SlidePoint(x, y), grid.sampling)
-            pixels[row - start] = region.pixels
-            if not region.readable:
-                valid[row - start] = Validity.UNREADABLE
-                unreadable += 1
-                _check_share(unreadable, len(grid))
-            elif grid.padded[row]:
-                valid[row - start] = Validity.PADDED
-            elif region.transparent:
-                valid[row - start] = Validity.COMPOSITED
-        yield pixels, valid
+        pixels = buffer[: stop - start]
+        boxes = slide.read_tiles(plan, start, pixels)
+        unreadable += int(boxes.unreadable.sum())
+        _check_share(unreadable, len(grid))
+        yield pixels, _validity(boxes, grid.padded[start:stop])
 
 
 def cut_tiles(slide: Slide, grid: TileGrid, path: Path, codec: Codec, attributes: Attributes) -> None:
@@ -53,23 +47,55 @@ def cut_tiles(slide: Slide, grid: TileGrid, path: Path, codec: Codec, attributes
         slide: the open slide.
         grid: where its tiles lie.
         path: of the new store, on its way to being published.
-        codec: how pixels are compressed.
+        codec: how pixels are compressed; ``auto`` keeps the slide's own JPEG bytes where the tiles are its segments.
         attributes: fingerprints and the tissue settings, stored beside the slide's and the tiles' description.
     """
-    writer = TileStoreWriter(path, len(grid), grid.sampling.tile.width, codec)
-    valid: list[UInt8[np.ndarray, " tile"]] = []
-
-    def pixels() -> Iterator[UInt8[np.ndarray, "tile h w 3"]]:
-        for block, block_valid in read_blocks(slide, grid):
+    plan = slide.plan(grid.origins, grid.sampling)
+    native = slide.native_segments(plan) if codec == "auto" else None
+    stored: StoredCodec = "kept" if native is not None else "lossless" if codec == "auto" else codec
+    writer = TileStoreWriter(path, len(grid), grid.sampling.tile.width, stored, slide.threads)
+    valid: list[UInt8[np.ndarray, " tile"]] = [np.zeros(0, np.uint8)]
+    if native is not None:
+        for chunks, block_valid in _native_blocks(slide, grid.sampling, native):
+            writer.write_encoded(chunks)
             valid.append(block_valid)
-            yield block
+    else:
+        for pixels, block_valid in read_blocks(slide, grid, _TILES_PER_BLOCK):
+            writer.write(pixels)
+            valid.append(block_valid)
+    rows = TileRows(grid.origins, grid.tissue_fraction, np.concatenate(valid))
+    writer.close(rows, {"slide": asdict(slide.info), "tile": describe_tiles(slide, grid), **attributes})
 
-    writer.write(pixels())
-    rows = TileRows(grid.origins, grid.tissue_fraction, np.concatenate([np.zeros(0, np.uint8), *valid]))
-    writer.close(rows, {"slide": asdict(slide.info), "tile": describe_tiles(grid), **attributes})
+
+def _native_blocks(
+    slide: Slide, sampling: Sampling, segments: Int64[np.ndarray, " n"]
+) -> Iterator[tuple[list[bytes], UInt8[np.ndarray, " tile"]]]:
+    """The slide's own JPEG bytes, a shard at a time; a segment that is visibly damaged becomes a white tile."""
+    white = encode_jpeg(np.full((sampling.tile.height, sampling.tile.width, 3), 255, np.uint8))
+    unreadable = 0
+
+    for start in range(0, len(segments), TILES_PER_SHARD):
+        block = segments[start : start + TILES_PER_SHARD]
+        parts = slide.threads.each(lambda rows, block=block: _fetch(slide, sampling.level, block, rows), len(block))
+        found = [jpeg for part in parts for jpeg in part]
+        valid = np.asarray([Validity.UNREADABLE if jpeg is None else Validity.OK for jpeg in found], np.uint8)
+        unreadable += int((valid == Validity.UNREADABLE).sum())
+        _check_share(unreadable, len(segments))
+        yield [white if jpeg is None else jpeg for jpeg in found], valid
 
 
-def describe_tiles(grid: TileGrid) -> Attributes:
+def _fetch(slide: Slide, level: int, segments: Int64[np.ndarray, " n"], rows: range) -> list[bytes | None]:
+    return [_native_or_none(slide, level, int(segments[row])) for row in rows]
+
+
+def _native_or_none(slide: Slide, level: int, segment: int) -> bytes | None:
+    try:
+        return slide.native_jpeg(level, segment)
+    except ReadError:
+        return None
+
+
+def describe_tiles(slide: Slide, grid: TileGrid) -> Attributes:
     """What the stores record of their tiles; mpp in microns per target pixel, footprint in level-0 pixels."""
     sampling = grid.sampling
     return {
@@ -81,8 +107,15 @@ def describe_tiles(grid: TileGrid) -> Attributes:
         "stride": grid.stride_px,
         "level": sampling.level,
         "read_px": [sampling.read.width, sampling.read.height],
-        "resampled": "area" if sampling.resampled else "no",
+        "resampled": slide.plan(grid.origins, sampling).reduction,
     }
+
+
+def _validity(boxes: Boxes, padded: Bool[np.ndarray, " tile"]) -> UInt8[np.ndarray, " tile"]:
+    valid = np.where(boxes.transparent, Validity.COMPOSITED, Validity.OK)
+    valid[padded] = Validity.PADDED
+    valid[boxes.unreadable] = Validity.UNREADABLE
+    return valid.astype(np.uint8)
 
 
 def _check_share(unreadable: int, total: int) -> None:

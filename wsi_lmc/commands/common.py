@@ -10,10 +10,11 @@ from typing import Annotated, Any
 
 import typer
 
-from wsi_lmc.cluster import Executor, available_cores, make_executor
+from wsi_lmc.cluster import Executor, make_executor
 from wsi_lmc.config import build, read_config, settings_of
 from wsi_lmc.runfolder import SLIDES
 from wsi_lmc.steps.outcome import Outcome
+from wsi_lmc.threads import available_cores
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file of settings; flags override it.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Run folder.")]

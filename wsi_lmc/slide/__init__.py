@@ -1,18 +1,24 @@
 """One slide as calibrated pixels: open it, know its mpp and where that came from, read boxes at a wanted mpp."""
 
 from wsi_lmc.slide.calibration import GivenMpp, calibrate, parse_mpp
+from wsi_lmc.slide.decoding import decode_jpeg, encode_jpeg
 from wsi_lmc.slide.geometry import Sampling, SlideGeometry, SlideInfo, choose_sampling
-from wsi_lmc.slide.opening import ReaderName, check_file, open_slide
-from wsi_lmc.slide.reader import MppStatement, Reader
-from wsi_lmc.slide.slide import Overview, Region, Slide
+from wsi_lmc.slide.opening import ReaderName, ReadOptions, check_file, open_slide
+from wsi_lmc.slide.reader import Boxes, MppStatement, Reader, ReadError
+from wsi_lmc.slide.slide import Overview, ReadPlan, Region, Resample, Slide
 
 __all__ = [
+    "Boxes",
     "GivenMpp",
     "MppStatement",
     "Overview",
+    "ReadError",
+    "ReadOptions",
+    "ReadPlan",
     "Reader",
     "ReaderName",
     "Region",
+    "Resample",
     "Sampling",
     "Slide",
     "SlideGeometry",
@@ -20,6 +26,8 @@ __all__ = [
     "calibrate",
     "check_file",
     "choose_sampling",
+    "decode_jpeg",
+    "encode_jpeg",
     "open_slide",
     "parse_mpp",
 ]

@@ -24,7 +24,11 @@ class SlideGeometry:
 
 @dataclass(frozen=True)
 class SlideInfo:
-    """What a store records of its slide: an allowlist, so that no name of a patient slips through."""
+    """What a store records of its slide: an allowlist, so that no name of a patient slips through.
+
+    ``compared`` stands where pixels are decoded directly: with what they were compared on opening, in how many
+    regions, and the difference found at each level (see ``proof``).
+    """
 
     id: str
     width: int
@@ -33,6 +37,7 @@ class SlideInfo:
     mpp_source: str
     vendor: str
     reader: str
+    compared: tuple[str, int, tuple[float, ...]] | None
     quickhash: str | None
     bounds: tuple[int, int, int, int]
 

@@ -1,6 +1,7 @@
 """Opening a slide: choose a reader, find out why a file will not open, calibrate."""
 
 import stat
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -9,21 +10,34 @@ import tifffile
 
 from wsi_lmc.errors import SlideError
 from wsi_lmc.slide.calibration import GivenMpp, calibrate
+from wsi_lmc.slide.direct_reader import DirectReader
 from wsi_lmc.slide.geometry import SlideGeometry, whole_slide
+from wsi_lmc.slide.handles import HandlePool
 from wsi_lmc.slide.openslide_reader import OpenSlideReader
+from wsi_lmc.slide.proof import compare
 from wsi_lmc.slide.reader import Reader
-from wsi_lmc.slide.slide import Slide
+from wsi_lmc.slide.segments import PARSE_ERRORS, read_tables
+from wsi_lmc.slide.slide import Resample, Slide, Sources
 from wsi_lmc.slide.tiffslide_reader import TiffSlideReader
+from wsi_lmc.threads import Threads
 from wsi_lmc.units import SlideSize
 
-ReaderName = Literal["auto", "openslide", "tiffslide"]
+ReaderName = Literal["auto", "direct", "openslide", "tiffslide"]
 
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_TIFFSLIDE_ERRORS = (tifffile.TiffFileError, ValueError, KeyError, TypeError, IndexError, NotImplementedError, OSError)
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """How a slide is read. ``resample`` is what may reduce tiles; ``threads`` never changes a pixel."""
+
+    reader: ReaderName = "auto"
+    resample: Resample = "dct"
+    threads: int = 1
 
 
 def open_slide(
-    path: Path, slide_id: str | None = None, given: GivenMpp | None = None, reader: ReaderName = "auto"
+    path: Path, slide_id: str | None = None, given: GivenMpp | None = None, options: ReadOptions | None = None
 ) -> Slide:
     """Open a slide, calibrated. ``slide_id`` defaults to the file's stem.
 
@@ -32,7 +46,8 @@ def open_slide(
             unknown pixel size.
     """
     check_file(path)
-    source = _open_reader(path, reader)
+    options = options or ReadOptions()
+    source = _open_reader(path, options.reader)
     try:
         calibration = calibrate(source.mpp_statements(), given)
     except SlideError:
@@ -42,7 +57,12 @@ def open_slide(
     size = SlideSize(finest.width, finest.height)
     downsamples = tuple((size.width / level.width + size.height / level.height) / 2.0 for level in source.level_sizes)
     geometry = SlideGeometry(size, calibration.mpp, downsamples, source.bounds or whole_slide(size))
-    return Slide(slide_id or path.stem, source, geometry, calibration.source, lambda: _open_reader(path, reader))
+    try:
+        sources = _choose_source(path, source, downsamples, options)
+    except SlideError:
+        source.close()
+        raise
+    return Slide(slide_id or path.stem, sources, geometry, calibration.source)
 
 
 def check_file(path: Path) -> None:
@@ -75,12 +95,36 @@ def _check_tiff_is_whole(path: Path, size: int) -> None:
                 )
                 for page in tiff.pages
             ]
-    except _TIFFSLIDE_ERRORS as error:
+    except PARSE_ERRORS as error:
         raise SlideError(
             "damaged", f"unreadable TIFF directory in {path.name}: {error}", "a whole TIFF", again
         ) from error
     if max(ends, default=0) > size:
         raise SlideError("damaged", f"{path.name} ends at byte {size}", f"{max(ends)} bytes at least", again)
+
+
+def _choose_source(path: Path, reader: Reader, downsamples: tuple[float, ...], options: ReadOptions) -> Sources:
+    """Decode directly where the file allows it and the pixels prove to be the reader's own."""
+    if options.reader in ("auto", "direct"):
+        tables = read_tables(path, reader.level_sizes)
+        usable = tables is not None and not any(table.sparse for table in tables)
+        if tables is not None and usable and reader.bounds is None:
+            direct = DirectReader(path, tables, reader.background)
+            with Threads(options.threads) as threads:
+                agreement = compare(direct, reader, downsamples, threads)
+            if agreement.equal or options.reader == "direct":
+                return Sources(reader, direct, agreement, options.resample, options.threads)
+            direct.close()
+        if options.reader == "direct":
+            raise SlideError(
+                "unsupported",
+                f"{path.name} is not made of JPEG or JPEG 2000 tiles, or misses some",
+                "a TIFF family that can be decoded directly",
+                "Use --reader auto.",
+            )
+    name: ReaderName = "tiffslide" if reader.name == "tiffslide" else "openslide"
+    pool = HandlePool(_open_reader(path, name), lambda: _open_reader(path, name))
+    return Sources(reader, pool, None, options.resample, options.threads)
 
 
 def _open_reader(path: Path, reader: ReaderName) -> Reader:
@@ -89,7 +133,7 @@ def _open_reader(path: Path, reader: ReaderName) -> Reader:
     try:
         return OpenSlideReader(path)
     except openslide.OpenSlideUnsupportedFormatError as error:
-        if reader == "auto" and _magic(path)[:4] in _TIFF_MAGIC:
+        if reader in ("auto", "direct") and _magic(path)[:4] in _TIFF_MAGIC:
             return _open_tiffslide(path)
         raise _unsupported(path, str(error)) from error
     except openslide.OpenSlideError as error:
@@ -106,7 +150,7 @@ def _open_tiffslide(path: Path) -> Reader:
         raise _unsupported(path, "tiffslide reads TIFF families only")
     try:
         return TiffSlideReader(path)
-    except _TIFFSLIDE_ERRORS as error:
+    except PARSE_ERRORS as error:
         raise SlideError(
             "unsupported", f"tiffslide: {_without_folder(error, path)}", "a TIFF slide", "Try --reader openslide."
         ) from error

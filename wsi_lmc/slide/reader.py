@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 
 from wsi_lmc.units import LevelSize, SlideBox, SlidePoint
 
@@ -20,6 +20,14 @@ class MppStatement:
     source: str
     x: str
     y: str
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """What happened to each of n boxes: composited on background in part, or damaged in part."""
+
+    transparent: Bool[np.ndarray, " n"]
+    unreadable: Bool[np.ndarray, " n"]
 
 
 class ReadError(Exception):

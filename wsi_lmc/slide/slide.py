@@ -1,23 +1,34 @@
-"""An open, calibrated slide: regions at a wanted mpp, and an overview streamed in bounded memory."""
+"""An open, calibrated slide: tiles at a wanted mpp, many at a time, and an overview streamed in bounded memory."""
 
-from collections.abc import Callable
+import math
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Literal
 
 import cv2
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int32, Int64, UInt8
 
+from wsi_lmc.slide.decoding import Denominator, whole_jpeg
+from wsi_lmc.slide.direct_reader import DirectReader
 from wsi_lmc.slide.geometry import Sampling, SlideGeometry, SlideInfo
-from wsi_lmc.slide.reader import Reader, ReadError
+from wsi_lmc.slide.handles import HandlePool
+from wsi_lmc.slide.proof import Agreement
+from wsi_lmc.slide.reader import Boxes, Reader, ReadError
+from wsi_lmc.threads import Threads
 from wsi_lmc.units import LevelSize, SlidePoint
 
+Resample = Literal["dct", "area"]
+Reduction = Literal["no", "dct", "area"]
+
 _BLOCK_PX = 2048  # side of the blocks an overview is made of: 16 MB each, whatever the slide's size
+_BLOCK_TILES = 32  # tiles that are held at full size at a time, to be reduced by area
+_DENOMINATORS: tuple[Denominator, ...] = (8, 4, 2)
 
 
 @dataclass(frozen=True)
 class Region:
-    """RGB pixels of a box; ``transparent`` where some were composited; ``readable`` False: all are background."""
+    """RGB pixels of a box; ``transparent`` where some were composited; ``readable`` False: some are background."""
 
     pixels: UInt8[np.ndarray, "h w 3"]
     transparent: bool
@@ -32,92 +43,143 @@ class Overview:
     downsample: tuple[float, float]
 
 
-class Slide:
-    """One slide as calibrated pixels. Not thread-safe; use as a context manager."""
+@dataclass(frozen=True)
+class ReadPlan:
+    """How tiles at given places are read: the same for all of them, so that it can be recorded in one word.
 
-    def __init__(
-        self,
-        slide_id: str,
-        reader: Reader,
-        geometry: SlideGeometry,
-        mpp_source: str,
-        reopen: Callable[[], Reader],
-    ) -> None:
+    ``origins`` are x, y in level-0 pixels, ``corners`` in pixels of the level read. ``reduction`` says what makes
+    target pixels of level pixels: nothing, the JPEG decoder (in the DCT domain, by ``denominator``), or area means.
+    """
+
+    sampling: Sampling
+    origins: Int32[np.ndarray, "n 2"]
+    corners: Int64[np.ndarray, "n 2"]
+    reduction: Reduction
+    denominator: Denominator
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What a slide is read through.
+
+    ``reader`` knows the file; ``boxes`` gives pixels; ``agreement`` says how those compare with the reader's own, where
+    they are decoded directly; ``resample`` is what may reduce tiles.
+    """
+
+    reader: Reader
+    boxes: DirectReader | HandlePool
+    agreement: Agreement | None
+    resample: Resample
+    threads: int
+
+
+class Slide:
+    """One slide as calibrated pixels. For one thread, which may let it use several; use as a context manager."""
+
+    def __init__(self, slide_id: str, sources: Sources, geometry: SlideGeometry, mpp_source: str) -> None:
         self.slide_id = slide_id
         self.geometry = geometry
         self.mpp_source = mpp_source
-        self._reader = reader
-        self._reopen = reopen
+        self.background = sources.reader.background
+        self._sources = sources
+        self._boxes = sources.boxes
+        self.threads = Threads(sources.threads)
 
     @property
     def info(self) -> SlideInfo:
         """What stores record of this slide."""
-        bounds = self.geometry.bounds
+        bounds, reader, agreement = self.geometry.bounds, self._sources.reader, self._sources.agreement
         return SlideInfo(
             id=self.slide_id,
             width=self.geometry.size.width,
             height=self.geometry.size.height,
             mpp=(self.geometry.mpp.x, self.geometry.mpp.y),
             mpp_source=self.mpp_source,
-            vendor=self._reader.vendor,
-            reader=self._reader.name,
-            quickhash=self._reader.quickhash,
+            vendor=reader.vendor,
+            reader="direct" if agreement else reader.name,
+            compared=None if agreement is None else (agreement.against, agreement.regions, agreement.differences),
+            quickhash=reader.quickhash,
             bounds=(bounds.origin.x, bounds.origin.y, bounds.size.width, bounds.size.height),
         )
 
-    def read(self, origin: SlidePoint, sampling: Sampling) -> Region:
-        """One tile whose top-left corner lies at ``origin`` (level-0 pixels), reduced by area where asked for.
+    @property
+    def direct(self) -> DirectReader | None:
+        """The direct reader, where the slide is read by it."""
+        return self._boxes if isinstance(self._boxes, DirectReader) else None
 
-        A tile that cannot be decoded comes back as background with ``readable`` False, and the file is reopened,
-        because OpenSlide refuses every read after an error.
-        """
-        region = self.read_level(origin, sampling.level, sampling.read)
+    def plan(self, origins: Int32[np.ndarray, "n 2"], sampling: Sampling) -> ReadPlan:
+        """Decide how tiles whose top-left corners lie at ``origins`` (x, y in level-0 pixels) are read."""
+        corners = np.rint(origins / sampling.downsample).astype(np.int64)
         if not sampling.resampled:
-            return region
-        shape = (sampling.tile.width, sampling.tile.height)
-        pixels = cv2.resize(region.pixels, shape, interpolation=cv2.INTER_AREA)
-        return Region(np.asarray(pixels, np.uint8), region.transparent, region.readable)
+            return ReadPlan(sampling, origins, corners, "no", 1)
+        denominator = self._denominator(corners, sampling)
+        return ReadPlan(sampling, origins, corners, "dct" if denominator > 1 else "area", denominator)
+
+    def read_tiles(self, plan: ReadPlan, start: int, out: UInt8[np.ndarray, "n h w 3"]) -> Boxes:
+        """Fill ``out`` with as many tiles of a plan, from its row ``start`` on; fastest in the plan's order.
+
+        A tile of which anything cannot be decoded is all background, and flagged.
+        """
+        read = self._read_reduced if plan.reduction == "area" else self._read_boxes
+        boxes = read(plan, start, out)
+        out[boxes.unreadable] = self.background
+        return boxes
+
+    def native_segments(self, plan: ReadPlan) -> Int64[np.ndarray, " n"] | None:
+        """The segments that a plan's tiles are, pixel for pixel; None where one of them is not a whole JPEG segment."""
+        if self.direct is None or plan.reduction != "no":
+            return None
+        table = self.direct.tables[plan.sampling.level]
+        side = np.asarray([table.segment.width, table.segment.height])
+        column, row = (plan.corners // side).T
+        whole = np.asarray([table.size.width, table.size.height]) // side
+        inside = (column >= 0) & (column < whole[0]) & (row >= 0) & (row < whole[1])
+        same_side = (plan.sampling.tile.width, plan.sampling.tile.height) == (side[0], side[1])
+        if table.codec != "jpeg" or not same_side or (plan.corners % side).any() or not inside.all():
+            return None
+        return row * table.columns + column
+
+    def native_jpeg(self, level: int, segment: int) -> bytes:
+        """A segment's own bytes as a JPEG file.
+
+        Raises:
+            ReadError: it is visibly damaged.
+        """
+        if self.direct is None:
+            raise ReadError("this slide is not read directly")
+        return whole_jpeg(self.direct.tables[level], self.direct.fetch(level, segment))
 
     def read_level(self, origin: SlidePoint, level: int, size: LevelSize) -> Region:
-        """A box of level pixels, composited on the slide's background colour."""
-        try:
-            rgba = self._reader.read(origin, level, size)
-        except ReadError:
-            background = self._reader.background
-            self._reader.close()
-            self._reader = self._reopen()
-            blank = np.full((size.height, size.width, 3), background, np.uint8)
-            return Region(blank, transparent=False, readable=False)
-        alpha = rgba[..., 3]
-        if alpha.min() == 255:
-            return Region(np.ascontiguousarray(rgba[..., :3]), transparent=False, readable=True)
-        return Region(_composite(rgba, self._reader.background), transparent=True, readable=True)
+        """A box of level pixels whose top-left corner lies at ``origin`` (level-0 pixels), on background colour."""
+        pixels = np.empty((1, size.height, size.width, 3), np.uint8)
+        boxes = self._read_level_boxes(level, np.asarray([[origin.x, origin.y]]), pixels)
+        return Region(pixels[0], bool(boxes.transparent[0]), not bool(boxes.unreadable[0]))
 
     def overview(self, mpp: float) -> Overview:
         """The slide reduced by area to the coarsest whole reduction of a level that is not coarser than ``mpp``.
 
-        Read in blocks from the coarsest level that suffices, so a slide of one level needs no more memory than others.
+        Read piece by piece from the coarsest level that suffices, so a slide of one level needs no more memory than
+        others. Reductions are by multiples of 8, or by 4, 2 or 1, because JPEG decodes at an eighth of its size in a
+        fifth of the time.
         """
         geometry = self.geometry
         fit = [n for n in range(len(geometry.downsamples)) if geometry.level_mpp(n).mean <= mpp]
         level = fit[-1] if fit else 0
-        whole, downsample = self._reader.level_sizes[level], geometry.downsamples[level]
-        factor = max(1, int(mpp / geometry.level_mpp(level).mean))
-        step = max(1, _BLOCK_PX // factor) * factor
-        shape = (-(-whole.height // factor), -(-whole.width // factor), 3)
-        pixels = np.empty(shape, np.uint8)
-        for top in range(0, whole.height, step):
-            for left in range(0, whole.width, step):
-                size = LevelSize(min(step, whole.width - left), min(step, whole.height - top))
-                origin = SlidePoint(round(left * downsample), round(top * downsample))
-                block = _reduce(self.read_level(origin, level, size).pixels, factor)
-                y, x = top // factor, left // factor
-                pixels[y : y + block.shape[0], x : x + block.shape[1]] = block
-        return Overview(pixels, (factor * downsample, factor * downsample))
+        factor = _whole_reduction(mpp / geometry.level_mpp(level).mean)
+        whole = self._sources.reader.level_sizes[level]
+        pixels = np.empty((-(-whole.height // factor), -(-whole.width // factor), 3), np.uint8)
+        if self.direct is not None:
+            self._overview_in_bands(self.direct, level, factor, pixels)
+        else:
+            self._overview_in_blocks(level, factor, pixels)
+        side = factor * geometry.downsamples[level]
+        return Overview(pixels, (side, side))
 
     def close(self) -> None:
         """Release the file."""
-        self._reader.close()
+        self.threads.close()
+        self._boxes.close()
+        self._sources.reader.close()
 
     def __enter__(self) -> "Slide":
         return self
@@ -127,12 +189,84 @@ class Slide:
     ) -> None:
         self.close()
 
+    def _denominator(self, corners: Int64[np.ndarray, "n 2"], sampling: Sampling) -> Denominator:
+        """By what the decoder can reduce these tiles exactly; 1 where it cannot."""
+        if self.direct is None or self._sources.resample != "dct":
+            return 1
+        table = self.direct.tables[sampling.level]
+        for denominator in _DENOMINATORS if table.codec == "jpeg" else ():
+            target = (sampling.tile.width * denominator, sampling.tile.height * denominator)
+            on_grid = not (corners % denominator).any()
+            if (sampling.read.width, sampling.read.height) == target and on_grid and table.divides(denominator):
+                return denominator
+        return 1
 
-def _composite(rgba: UInt8[np.ndarray, "h w 4"], background: tuple[int, int, int]) -> UInt8[np.ndarray, "h w 3"]:
-    """Lay straight (not premultiplied) RGBA over a background colour; ``convert("RGB")`` would give black."""
-    alpha = rgba[..., 3:].astype(np.float32) / 255.0
-    mixed = rgba[..., :3] * alpha + np.asarray(background, np.float32) * (1.0 - alpha)
-    return np.rint(mixed).astype(np.uint8)
+    def _read_boxes(self, plan: ReadPlan, start: int, out: UInt8[np.ndarray, "n h w 3"]) -> Boxes:
+        stop = start + len(out)
+        if isinstance(self._boxes, DirectReader):
+            corners = plan.corners[start:stop] // plan.denominator
+            return self._boxes.read_boxes(plan.sampling.level, corners, out, self.threads, plan.denominator)
+        origins = plan.origins[start:stop].astype(np.int64)
+        return self._boxes.read_boxes(plan.sampling.level, origins, out, self.threads)
+
+    def _read_level_boxes(
+        self, level: int, origins: Int64[np.ndarray, "n 2"], out: UInt8[np.ndarray, "n h w 3"]
+    ) -> Boxes:
+        if isinstance(self._boxes, DirectReader):
+            corners = np.rint(origins / self.geometry.downsamples[level]).astype(np.int64)
+            return self._boxes.read_boxes(level, corners, out, self.threads)
+        return self._boxes.read_boxes(level, origins, out, self.threads)
+
+    def _read_reduced(self, plan: ReadPlan, start: int, out: UInt8[np.ndarray, "n h w 3"]) -> Boxes:
+        """Tiles reduced by area, few at a time because they are large before."""
+        read, tile = plan.sampling.read, plan.sampling.tile
+        full = np.empty((min(_BLOCK_TILES, len(out)), read.height, read.width, 3), np.uint8)
+        boxes = Boxes(np.zeros(len(out), np.bool_), np.zeros(len(out), np.bool_))
+
+        def reduce(rows: range) -> None:
+            for row in rows:
+                cv2.resize(full[row], (tile.width, tile.height), dst=out[first + row], interpolation=cv2.INTER_AREA)
+
+        for first in range(0, len(out), len(full)):
+            part = slice(first, min(first + len(full), len(out)))
+            count = part.stop - part.start
+            found = self._read_boxes(plan, start + first, full[:count])
+            boxes.transparent[part], boxes.unreadable[part] = found.transparent, found.unreadable
+            self.threads.each(reduce, count)
+        return boxes
+
+    def _overview_in_bands(
+        self, direct: DirectReader, level: int, factor: int, pixels: UInt8[np.ndarray, "y x 3"]
+    ) -> None:
+        """Whole rows of segments, reduced by the decoder as far as it can, the rest by area."""
+        table = direct.tables[level]
+        fitting = [d for d in _DENOMINATORS if factor % d == 0 and table.codec == "jpeg" and table.divides(d)]
+        denominator = fitting[0] if fitting else 1
+        rest = factor // denominator
+        width, height = -(-table.size.width // denominator), -(-table.size.height // denominator)
+        rows = table.segment.height // denominator
+        step = rows * (rest // math.gcd(rest, rows))
+        for top in range(0, height, step):
+            band = np.empty((1, min(step, height - top), width, 3), np.uint8)
+            direct.read_boxes(level, np.asarray([[0, top]]), band, self.threads, denominator)
+            reduced = _reduce(band[0], rest)
+            pixels[top // rest : top // rest + len(reduced)] = reduced[:, : pixels.shape[1]]
+
+    def _overview_in_blocks(self, level: int, factor: int, pixels: UInt8[np.ndarray, "y x 3"]) -> None:
+        whole, downsample = self._sources.reader.level_sizes[level], self.geometry.downsamples[level]
+        step = max(1, _BLOCK_PX // factor) * factor
+        for top in range(0, whole.height, step):
+            for left in range(0, whole.width, step):
+                size = LevelSize(min(step, whole.width - left), min(step, whole.height - top))
+                origin = SlidePoint(round(left * downsample), round(top * downsample))
+                block = _reduce(self.read_level(origin, level, size).pixels, factor)
+                y, x = top // factor, left // factor
+                pixels[y : y + block.shape[0], x : x + block.shape[1]] = block
+
+
+def _whole_reduction(wanted: float) -> int:
+    """The greatest multiple of 8, or 4, 2 or 1, that is not above what is wanted."""
+    return int(wanted) // 8 * 8 if wanted >= 8 else next((n for n in (4, 2) if wanted >= n), 1)
 
 
 def _reduce(block: UInt8[np.ndarray, "h w 3"], factor: int) -> UInt8[np.ndarray, "y x 3"]:

@@ -1,7 +1,6 @@
 """One slide into its feature store, from its tile store or straight from the slide."""
 
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -18,7 +17,8 @@ from wsi_lmc.publish import exclusive, publishing
 from wsi_lmc.slide import check_file
 from wsi_lmc.steps.outcome import Outcome, Stage, still_valid, succeeded
 from wsi_lmc.steps.tile import TileTask, open_task_slide, plan_tiles, refuse_duplicate, tile_identity
-from wsi_lmc.tilestore import TileRows, TileStore
+from wsi_lmc.threads import Threads, threads_of_process
+from wsi_lmc.tilestore import TILES_PER_SHARD, TileRows, TileStore
 from wsi_lmc.tiling import describe_tiles, read_blocks
 from wsi_lmc.zarrio import Attributes
 
@@ -79,9 +79,10 @@ def embed_slide(task: EmbedTask) -> Outcome:
 def _embed_store(path: Path, encoder: Encoder, config: EmbedConfig) -> tuple[np.ndarray, TileRows, Attributes]:
     store = TileStore.open(path)
     check_mpp(encoder, store.mpp.mean, config)
-    features = embed_blocks(encoder, store_blocks(store), len(store), config)
+    with Threads(threads_of_process()) as threads:
+        features, valid = embed_blocks(encoder, store_blocks(store, threads), len(store), config)
     described = {"slide": store.attributes["slide"], "tile": store.attributes["tile"]}
-    return features, TileRows(store.origins, store.tissue_fraction, store.valid), described
+    return features, TileRows(store.origins, store.tissue_fraction, valid), described
 
 
 def _embed_from_slide(
@@ -90,16 +91,9 @@ def _embed_from_slide(
     with open_task_slide(tiles) as slide:
         grid, _, _ = plan_tiles(tiles, slide)
         check_mpp(encoder, grid.sampling.effective_mpp.mean, config)
-        valid: list[np.ndarray] = [np.zeros(0, np.uint8)]
-
-        def pixels() -> Iterator[np.ndarray]:
-            for block, block_valid in read_blocks(slide, grid):
-                valid.append(block_valid)
-                yield block
-
-        features = embed_blocks(encoder, pixels(), len(grid), config)
-        described = {"slide": asdict(slide.info), "tile": describe_tiles(grid)}
-    return features, TileRows(grid.origins, grid.tissue_fraction, np.concatenate(valid)), described
+        features, valid = embed_blocks(encoder, read_blocks(slide, grid, TILES_PER_SHARD), len(grid), config)
+        described = {"slide": asdict(slide.info), "tile": describe_tiles(slide, grid)}
+    return features, TileRows(grid.origins, grid.tissue_fraction, valid), described
 
 
 def _identity(task: EmbedTask) -> Attributes:

@@ -15,8 +15,19 @@ from wsi_lmc.grid import GridConfig, TileGrid, place_tiles
 from wsi_lmc.overview import draw_overview, write_jpeg
 from wsi_lmc.provenance import file_fingerprint, fingerprint, to_json
 from wsi_lmc.publish import exclusive, publish_text, publishing
-from wsi_lmc.slide import GivenMpp, Overview, ReaderName, Slide, check_file, open_slide, parse_mpp
+from wsi_lmc.slide import (
+    GivenMpp,
+    Overview,
+    ReaderName,
+    ReadOptions,
+    Resample,
+    Slide,
+    check_file,
+    open_slide,
+    parse_mpp,
+)
 from wsi_lmc.steps.outcome import Outcome, Stage, still_valid, succeeded
+from wsi_lmc.threads import threads_of_process
 from wsi_lmc.tilestore import Codec, TileStore
 from wsi_lmc.tiling import cut_tiles
 from wsi_lmc.tissue import TissueConfig, TissueMask, find_tissue
@@ -30,12 +41,17 @@ class TileConfig:
     grid: GridConfig = field(default_factory=GridConfig)
     tissue: TissueConfig = field(default_factory=TissueConfig)
     mpp: Annotated[float | None, Doc("Microns per level-0 pixel of slides whose files state none.")] = None
-    reader: Annotated[ReaderName, Doc("Library that reads: auto takes OpenSlide, and tiffslide where that cannot.")] = (
-        "auto"
-    )
-    codec: Annotated[Codec, Doc("lossless (zstd), or jpeg (quality 95, 4:4:4): about a quarter of the size.")] = (
-        "lossless"
-    )
+    reader: Annotated[
+        ReaderName,
+        Doc("auto decodes JPEG tiles directly where that gives OpenSlide's pixels, else takes OpenSlide or tiffslide."),
+    ] = "auto"
+    resample: Annotated[
+        Resample, Doc("What reduces tiles by 2, 4 or 8: the JPEG decoder itself (dct, faster), or means over area.")
+    ] = "dct"
+    codec: Annotated[
+        Codec,
+        Doc("auto keeps the slide's own JPEG bytes where tiles are its JPEG tiles, else lossless; jpeg: quality 95."),
+    ] = "auto"
 
 
 @dataclass(frozen=True)
@@ -116,7 +132,8 @@ def open_task_slide(task: TileTask) -> Slide:
         given = GivenMpp(value, "manifest")
     elif task.config.mpp is not None:
         given = GivenMpp(task.config.mpp, "option --mpp")
-    return open_slide(task.entry.path, task.slide_id, given, task.config.reader)
+    options = ReadOptions(task.config.reader, task.config.resample, threads_of_process())
+    return open_slide(task.entry.path, task.slide_id, given, options)
 
 
 def tile_identity(task: TileTask) -> Attributes:

@@ -1,0 +1,94 @@
+"""One segment's bytes to pixels, by libjpeg-turbo (through simplejpeg) or OpenJPEG (through imagecodecs).
+
+Both release the GIL, decode into given memory, and give the very pixels OpenSlide gives (``tests/test_slide.py``).
+"""
+
+from typing import cast
+
+import imagecodecs
+import numpy as np
+import simplejpeg
+from jaxtyping import UInt8
+
+from wsi_lmc.slide.reader import ReadError
+from wsi_lmc.slide.segments import SegmentTable
+from wsi_lmc.units import LevelSize
+
+_JPEG_ERRORS = (ValueError, KeyError)  # KeyError: of a colour space that simplejpeg has no name for
+_END_OF_IMAGE = b"\xff\xd9"
+
+Denominator = int  # 1, 2, 4 or 8: each axis is reduced by it while decoding, in the DCT domain
+
+
+def decode_segment(
+    table: SegmentTable, data: bytes, out: UInt8[np.ndarray, "h w 3"], denominator: Denominator = 1
+) -> None:
+    """Decode a segment's bytes, as they stand in the file, into ``out`` (contiguous RGB, already reduced).
+
+    Raises:
+        ReadError: damaged, or of another size than the directory says.
+    """
+    if table.codec == "jpeg":
+        decode_jpeg(table.head + data[2:], out, denominator)
+        return
+    if denominator != 1:
+        raise ValueError("only JPEG is reduced while decoding")
+    try:
+        pixels = np.asarray(imagecodecs.jpeg2k_decode(data))
+    except (RuntimeError, ValueError) as error:
+        raise ReadError(str(error)) from error
+    if pixels.shape != out.shape or pixels.dtype != np.uint8:
+        raise ReadError(f"segment of {pixels.shape} {pixels.dtype}, expected {out.shape} uint8")
+    out[...] = pixels
+
+
+def decode_jpeg(
+    data: bytes | UInt8[np.ndarray, " bytes"], out: UInt8[np.ndarray, "h w 3"], denominator: Denominator = 1
+) -> None:
+    """Decode a whole JPEG file into ``out``, which must be contiguous and of exactly its (reduced) size.
+
+    A JPEG that libjpeg-turbo only warns of (cut short, wrong marker inside) counts as damaged.
+
+    Raises:
+        ReadError: damaged, or of another size.
+    """
+    height, width = out.shape[:2]
+    try:
+        _check_size(data, LevelSize(width * denominator, height * denominator))
+        room = cast(bytearray, out)  # any buffers serve
+        simplejpeg.decode_jpeg(cast(bytes, data), "RGB", min_height=height, min_width=width, buffer=room)
+    except _JPEG_ERRORS as error:
+        raise ReadError(str(error)) from error
+
+
+def whole_jpeg(table: SegmentTable, data: bytes) -> bytes:
+    """A segment's bytes as a JPEG file of its own, looked at but not decoded.
+
+    Raises:
+        ReadError: no JPEG of the segment's size, or its end is missing. Damage inside does not show.
+    """
+    jpeg = table.head + data[2:]
+    try:
+        _check_size(jpeg, table.segment)
+    except _JPEG_ERRORS as error:
+        raise ReadError(str(error)) from error
+    if not data.endswith(_END_OF_IMAGE) and not data.rstrip(b"\0").endswith(_END_OF_IMAGE):
+        raise ReadError("JPEG without its end")
+    return jpeg
+
+
+def encode_jpeg(tile: UInt8[np.ndarray, "h w 3"]) -> bytes:
+    """RGB as JPEG of quality 95 without chroma subsampling."""
+    return cast(bytes, imagecodecs.jpeg8_encode(tile, level=95, subsampling="444"))
+
+
+def _check_size(jpeg: bytes | UInt8[np.ndarray, " _"], expected: LevelSize) -> None:
+    """Refuse a JPEG whose header names another size: a larger one would not fit, a smaller one mislead.
+
+    Raises:
+        ReadError: it does.
+        ValueError, KeyError: no JPEG at all.
+    """
+    height, width = simplejpeg.decode_jpeg_header(cast(bytes, jpeg), strict=False)[:2]
+    if (height, width) != (expected.height, expected.width):
+        raise ReadError(f"JPEG of {width} x {height}, expected {expected.width} x {expected.height}")

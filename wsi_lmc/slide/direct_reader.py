@@ -1,0 +1,188 @@
+"""Boxes of a TIFF slide straight from its compressed segments: each decoded once, for all boxes that it touches.
+
+Peers ask OpenSlide for one tile at a time and pay for compositing what they do not need. Here a block of tiles is
+planned first: which segments it needs and where their pixels go. Segments that the next block will need, too, are kept
+between calls; so boxes are to be asked for in row-major order. Bytes are read with ``pread``, so that any number of
+threads share one file, and a file that shrinks gives an error instead of a crash.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Int64, UInt8
+
+from wsi_lmc.slide.decoding import Denominator, decode_segment
+from wsi_lmc.slide.reader import Boxes, ReadError
+from wsi_lmc.slide.segments import SegmentTable
+from wsi_lmc.threads import Threads
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Which segments serve which boxes; all positions in (reduced) level pixels."""
+
+    table: SegmentTable
+    denominator: Denominator
+    corners: Int64[np.ndarray, "n 2"]
+    segments: Int64[np.ndarray, " s"]
+    boxes: list[Int64[np.ndarray, " _"]]
+    keep_from_row: int
+
+
+class DirectReader:
+    """The segments of all levels of one slide file. Thread-safe but for `read_boxes`, which one thread may call."""
+
+    def __init__(self, path: Path, tables: tuple[SegmentTable, ...], background: tuple[int, int, int]) -> None:
+        self.tables = tables
+        self.background = background
+        self._file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        self._kept: dict[int, UInt8[np.ndarray, "_ _ 3"]] = {}
+        self._kept_of: tuple[int, int] = (-1, -1)
+
+    def read_boxes(
+        self,
+        level: int,
+        corners: Int64[np.ndarray, "n 2"],
+        out: UInt8[np.ndarray, "n h w 3"],
+        threads: Threads,
+        denominator: Denominator = 1,
+    ) -> Boxes:
+        """Fill ``out`` with boxes of a level; what lies outside it or cannot be decoded becomes background.
+
+        Args:
+            level: of the pyramid.
+            corners: x, y of each box's top-left corner, in pixels of the level divided by ``denominator``.
+            out: RGB, one box each.
+            threads: decode in these.
+            denominator: reduces each axis while decoding; must divide a segment's size.
+        """
+        if self._kept_of != (level, denominator):
+            self._kept, self._kept_of = {}, (level, denominator)
+        table = self.tables[level]
+        outside = self._blank_outside(table, corners, out, denominator)
+        plan = _plan(table, corners, (out.shape[1], out.shape[2]), denominator)
+        self._kept = {index: kept for index, kept in self._kept.items() if index // table.columns >= plan.keep_from_row}
+        unreadable = np.zeros(len(corners), np.bool_)
+        threads.each(lambda part: self._serve(plan, part, out, unreadable), len(plan.segments))
+        return Boxes(outside, unreadable)
+
+    def fetch(self, level: int, index: int) -> bytes:
+        """A segment's bytes as they stand in the file.
+
+        Raises:
+            ReadError: the file ends before it, or the disk fails.
+        """
+        table = self.tables[level]
+        offset, count = int(table.offsets[index]), int(table.counts[index])
+        try:
+            data = os.pread(self._file, count, offset)
+        except (OSError, ValueError, OverflowError) as error:
+            raise ReadError(f"segment {index}: {error}") from error
+        if len(data) != count or count < 4:
+            raise ReadError(f"segment {index} has {len(data)} of {count} bytes")
+        return data
+
+    def close(self) -> None:
+        """Release the file."""
+        if self._file >= 0:
+            os.close(self._file)
+        self._file = -1
+        self._kept = {}
+
+    def _serve(
+        self, plan: _Plan, part: range, out: UInt8[np.ndarray, "n h w 3"], unreadable: Bool[np.ndarray, " n"]
+    ) -> None:
+        """Decode a part of a plan's segments and lay them into the boxes."""
+        table = plan.table
+        width, height = table.segment.width // plan.denominator, table.segment.height // plan.denominator
+        scratch = np.empty((height, width, 3), np.uint8)
+        for number in part:
+            index, boxes = int(plan.segments[number]), plan.boxes[number]
+            row, column = divmod(index, table.columns)
+            box = int(boxes[0])
+            fits = out.shape[1:3] == (height, width) and (column * width, row * height) == tuple(plan.corners[box])
+            try:
+                if fits and len(boxes) == 1 and _is_whole(table, row, column):
+                    decode_segment(table, self.fetch(self._kept_of[0], index), out[box], plan.denominator)
+                    continue
+                pixels = self._pixels(plan, index, scratch, row >= plan.keep_from_row)
+            except ReadError:
+                unreadable[boxes] = True
+                scratch[...] = self.background
+                pixels = scratch
+            used = _used(table, row, column, plan.denominator)
+            for box in boxes:
+                _lay(pixels[: used[0], : used[1]], out[box], (column * width, row * height), plan.corners[box])
+
+    def _pixels(
+        self, plan: _Plan, index: int, scratch: UInt8[np.ndarray, "h w 3"], keep: bool
+    ) -> UInt8[np.ndarray, "h w 3"]:
+        pixels = self._kept.get(index)
+        if pixels is None:
+            pixels = np.empty_like(scratch) if keep else scratch
+            decode_segment(plan.table, self.fetch(self._kept_of[0], index), pixels, plan.denominator)
+            if keep:
+                self._kept[index] = pixels
+        return pixels
+
+    def _blank_outside(
+        self,
+        table: SegmentTable,
+        corners: Int64[np.ndarray, "n 2"],
+        out: UInt8[np.ndarray, "n h w 3"],
+        denominator: Denominator,
+    ) -> Bool[np.ndarray, " n"]:
+        """Give boxes that leave the level a background; returns which they are."""
+        whole = np.asarray([-(-table.size.width // denominator), -(-table.size.height // denominator)])
+        outside = ((corners < 0) | (corners + np.asarray([out.shape[2], out.shape[1]]) > whole)).any(axis=1)
+        out[outside] = self.background
+        return outside
+
+
+def _plan(
+    table: SegmentTable, corners: Int64[np.ndarray, "n 2"], shape: tuple[int, int], denominator: Denominator
+) -> _Plan:
+    """Which segments the boxes of ``shape`` (height, width) touch."""
+    side = np.asarray([table.segment.width // denominator, table.segment.height // denominator])
+    first = corners // side
+    last = (corners + np.asarray([shape[1] - 1, shape[0] - 1])) // side
+    spans = (last - first).max(axis=0) + 1 if len(corners) else np.zeros(2, np.int64)
+    found: list[np.ndarray] = [np.zeros((2, 0), np.int64)]
+    for down in range(int(spans[1])):
+        for right in range(int(spans[0])):
+            cell = first + np.asarray([right, down])
+            inside = ((cell <= last) & (cell >= 0) & (cell < [table.columns, table.rows])).all(axis=1)
+            found.append(np.stack([cell[:, 1] * table.columns + cell[:, 0], np.arange(len(cell))])[:, inside])
+    segment, box = np.concatenate(found, axis=1)
+    order = np.argsort(segment, kind="stable")
+    segments, starts = np.unique(segment[order], return_index=True)
+    boxes = np.split(box[order], starts[1:]) if len(segments) else []
+    keep_from_row = int(first[-1, 1]) if len(corners) else 0
+    return _Plan(table, denominator, corners, segments, boxes, keep_from_row)
+
+
+def _is_whole(table: SegmentTable, row: int, column: int) -> bool:
+    return _used(table, row, column, 1) == (table.segment.height, table.segment.width)
+
+
+def _used(table: SegmentTable, row: int, column: int, denominator: Denominator) -> tuple[int, int]:
+    """Height and width of a segment's part inside the level, reduced; the rest is padding."""
+    height = min(table.segment.height, table.size.height - row * table.segment.height)
+    width = min(table.segment.width, table.size.width - column * table.segment.width)
+    return -(-height // denominator), -(-width // denominator)
+
+
+def _lay(
+    pixels: UInt8[np.ndarray, "y x 3"],
+    box: UInt8[np.ndarray, "h w 3"],
+    at: tuple[int, int],
+    corner: Int64[np.ndarray, "2"],
+) -> None:
+    """Copy the part of ``pixels``, whose top-left corner lies ``at`` (x, y), that falls into the box at ``corner``."""
+    left, top = at[0] - int(corner[0]), at[1] - int(corner[1])
+    x0, x1 = max(left, 0), min(left + pixels.shape[1], box.shape[1])
+    y0, y1 = max(top, 0), min(top + pixels.shape[0], box.shape[0])
+    if x1 > x0 and y1 > y0:
+        box[y0:y1, x0:x1] = pixels[y0 - top : y1 - top, x0 - left : x1 - left]

@@ -1,0 +1,108 @@
+"""Where a tiled TIFF keeps the compressed pixels of a level: position and size of every native tile ("segment").
+
+Read once, when a slide is opened; from then on a segment is one ``pread`` and one call of the decoder. Notable: most
+JPEG slides keep their tables once a level, so a segment is no JPEG file until they are put in front of it; and whether
+it holds RGB or YCbCr stands in the TIFF directory, so an Adobe marker has to say it to the decoder.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import tifffile
+from jaxtyping import Int64
+
+from wsi_lmc.units import LevelSize
+
+SegmentCodec = Literal["jpeg", "jpeg2000"]
+
+_JPEG, _JPEG_2000 = {7}, {33003, 33005, 34712}
+_RGB, _YCBCR = 2, 6
+_START, _END = b"\xff\xd8", b"\xff\xd9"
+_ADOBE = b"\xff\xee\x00\x0eAdobe" + bytes([0, 100, 0, 0, 0, 0])  # APP14 but for its last byte: 0 is RGB, 1 is YCbCr
+PARSE_ERRORS = (tifffile.TiffFileError, ValueError, KeyError, TypeError, IndexError, NotImplementedError, OSError)
+"""What tifffile raises on directories that are damaged or beyond it."""
+
+
+@dataclass(frozen=True)
+class SegmentTable:
+    """The segments of one level, row-major; ``size`` is the level's, ``segment`` a segment's, in level pixels.
+
+    ``offsets`` and ``counts`` are bytes in the file; ``head`` replaces the first two bytes of a JPEG segment, and makes
+    a JPEG file of it. Segments at the right and bottom border are whole; what lies beyond ``size`` is padding.
+    """
+
+    size: LevelSize
+    segment: LevelSize
+    codec: SegmentCodec
+    head: bytes
+    offsets: Int64[np.ndarray, " n"]
+    counts: Int64[np.ndarray, " n"]
+
+    @property
+    def columns(self) -> int:
+        """Segments in a row."""
+        return -(-self.size.width // self.segment.width)
+
+    @property
+    def rows(self) -> int:
+        """Segments in a column."""
+        return -(-self.size.height // self.segment.height)
+
+    def divides(self, denominator: int) -> bool:
+        """Whether segments can be reduced by it while decoding without a part of a pixel at their borders."""
+        return self.segment.width % denominator == 0 and self.segment.height % denominator == 0
+
+    @property
+    def sparse(self) -> bool:
+        """Whether segments are missing, which formats mean differently (glass, or see the level above)."""
+        return bool((self.counts == 0).any())
+
+
+def read_tables(path: Path, levels: tuple[LevelSize, ...]) -> tuple[SegmentTable, ...] | None:
+    """The segments of every one of ``levels``, or None where one of them is not of JPEG or JPEG 2000 RGB segments.
+
+    A level is the first tiled image of the file that has its size.
+    """
+    tables: list[SegmentTable] = []
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            pages = [page for page in tiff.pages if isinstance(page, tifffile.TiffPage) and page.is_tiled]
+            for level in levels:
+                found = next((page for page in pages if (page.imagewidth, page.imagelength) == _shape(level)), None)
+                table = _table(found, level) if found is not None else None
+                if table is None:
+                    return None
+                tables.append(table)
+    except PARSE_ERRORS:
+        return None
+    return tuple(tables)
+
+
+def _shape(level: LevelSize) -> tuple[int, int]:
+    return level.width, level.height
+
+
+def _table(page: tifffile.TiffPage, level: LevelSize) -> SegmentTable | None:
+    contiguous = page.planarconfig == tifffile.PLANARCONFIG.CONTIG
+    if page.samplesperpixel != 3 or page.bitspersample != 8 or not contiguous or page.imagedepth != 1:
+        return None
+    compression, photometric = int(page.compression), int(page.photometric)
+    if compression in _JPEG and photometric in (_RGB, _YCBCR):
+        tables = page.jpegtables or _START + _END
+        head = _START + _ADOBE + bytes([photometric == _YCBCR]) + tables[2:-2]
+        codec: SegmentCodec = "jpeg"
+    elif compression in _JPEG_2000:
+        head, codec = b"", "jpeg2000"
+    else:
+        return None
+    table = SegmentTable(
+        level,
+        LevelSize(page.tilewidth, page.tilelength),
+        codec,
+        head,
+        np.asarray(page.dataoffsets, np.int64),
+        np.asarray(page.databytecounts, np.int64),
+    )
+    return table if len(table.offsets) == len(table.counts) == table.rows * table.columns else None
