@@ -49,12 +49,6 @@ def test_an_error_gets_through_when_nothing_is_running_any_more(count: int) -> N
     assert running == [1]
 
 
-@pytest.mark.parametrize("count", [1, 2])
-def test_what_was_begun_ends(count: int) -> None:
-    with Threads(count) as threads:
-        assert threads.begin(divmod, 7, 2).result() == (3, 1)
-
-
 def test_the_environment_says_how_many_cores_a_worker_has(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 1 <= available_cores() <= (psutil.cpu_count() or 1)
     for text, expected in (("3", 3), ("", available_cores()), ("0", available_cores()), ("many", available_cores())):

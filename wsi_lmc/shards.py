@@ -5,6 +5,7 @@ length of each chunk (all ones where there is none), then the index's own crc32c
 own are read here (``tests/test_shards.py``); but it takes several times as long to write one or to read a chunk.
 """
 
+import errno
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -73,7 +74,10 @@ def write_shard(path: Path, chunks: Sequence[bytes | UInt8[np.ndarray, " _"]], s
     encoded = index.tobytes()
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("xb") as file:
+        _reserve(file.fileno(), int(lengths.sum()) + len(encoded) + CRC_BYTES)
         file.writelines([*chunks, encoded, crc32c(encoded)])
+        file.flush()
+        os.fsync(file.fileno())  # now, while the next tiles are decoded, not all at once in the end
     return _identity(index[:, 1], [bytes(chunk[-CRC_BYTES:]) for chunk in chunks])
 
 
@@ -115,6 +119,17 @@ def by_shard(rows: Int64[np.ndarray, " n"], slots: int) -> dict[int, Int64[np.nd
 def crc32c(data: bytes | UInt8[np.ndarray, " bytes"]) -> bytes:
     """The checksum of zarr's ``crc32c`` codec, four bytes, little-endian."""
     return google_crc32c.value(cast(bytes, data)).to_bytes(CRC_BYTES, "little")
+
+
+def _reserve(file: int, size: int) -> None:
+    """Claim a new file's space at once: a full disk shows before the work, and writing takes half the time."""
+    if not hasattr(os, "posix_fallocate"):
+        return
+    try:
+        os.posix_fallocate(file, 0, size)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # these say that the file system cannot
+            raise
 
 
 def _name(path: Path) -> str:

@@ -3,9 +3,25 @@
 import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 
 _VARIABLE = "OMP_NUM_THREADS"  # what schedulers and our own workers set to say how many cores a process has
-_PARTS_PER_THREAD = 4  # so that none waits long for the slowest
+_PARTS_PER_THREAD = 6  # so that none waits long for the slowest
+
+
+@dataclass(frozen=True)
+class Pending[T]:
+    """Work that was begun, or is ``done``."""
+
+    jobs: list[Future[T]]
+    done: list[T]
+
+    def result(self) -> list[T]:
+        """Wait until all parts have ended; their results in order, or the first exception."""
+        failed = [error for job in self.jobs if (error := job.exception()) is not None]
+        if failed:
+            raise failed[0]
+        return self.done or [job.result() for job in self.jobs]
 
 
 class Threads:
@@ -20,26 +36,18 @@ class Threads:
 
         The first exception is raised once all parts have ended.
         """
-        if self._pool is None or items <= 1:
-            return [work(range(items))] if items else []
+        return self.begin(work, items).result()
+
+    def begin[T](self, work: Callable[[range], T], items: int) -> "Pending[T]":
+        """Begin what `each` does; with one thread it is done at once."""
+        if self._pool is None:
+            return Pending([], [work(range(items))] if items else [])
         step = max(1, -(-items // (self.count * _PARTS_PER_THREAD)))
         parts = [range(start, min(start + step, items)) for start in range(0, items, step)]
-        jobs = [self._pool.submit(work, part) for part in parts]
-        failed = [error for job in jobs if (error := job.exception()) is not None]
-        if failed:
-            raise failed[0]
-        return [job.result() for job in jobs]
-
-    def begin[**P, T](self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Start something that the caller does not wait for yet; with one thread it is done at once."""
-        if self._pool is not None:
-            return self._pool.submit(work, *args, **kwargs)
-        done: Future[T] = Future()
-        done.set_result(work(*args, **kwargs))
-        return done
+        return Pending([self._pool.submit(work, part) for part in parts], [])
 
     def close(self) -> None:
-        """Wait for what was begun and end the threads."""
+        """End the threads."""
         if self._pool is not None:
             self._pool.shutdown()
 

@@ -5,7 +5,7 @@ Arrays: ``tiles`` uint8 (N, px, px, 3), ``origins`` int32 (N, 2) as x, y of the 
 """
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from enum import IntEnum
@@ -24,7 +24,7 @@ from wsi_lmc.errors import StoreError
 from wsi_lmc.provenance import fingerprint
 from wsi_lmc.shards import CRC_BYTES, Shard, ShardError, by_shard, crc32c, open_shard, with_checksum, write_shard
 from wsi_lmc.slide import ReadError, decode_jpeg, encode_jpeg
-from wsi_lmc.threads import Threads
+from wsi_lmc.threads import Pending, Threads
 from wsi_lmc.units import Mpp
 from wsi_lmc.zarrio import (
     Attributes,
@@ -72,7 +72,10 @@ class TileRows:
 
 
 class TileStoreWriter:
-    """Writes one store, tile after tile, and seals it with attributes and checksums."""
+    """Writes one store, tile after tile, and seals it with attributes and checksums; a context manager.
+
+    Shards go to the disk in a thread of their own, so that waiting for it does not stop the decoding.
+    """
 
     def __init__(self, path: Path, count: int, tile_px: int, codec: StoredCodec, threads: Threads) -> None:
         register_jpeg()
@@ -80,7 +83,9 @@ class TileStoreWriter:
         self._codec: StoredCodec = codec
         self._shards: dict[str, bytes] = {}
         self._chunks: list[_Chunk] = []
+        self._encoding: Pending[list[_Chunk]] | None = None
         self._writing: tuple[str, Future[bytes]] | None = None
+        self._disk = ThreadPoolExecutor(1, "disk")
         room = tile_px * tile_px * 3 + _BLOSC_OVERHEAD + CRC_BYTES if codec == "lossless" else 0
         slots = min(count, TILES_PER_SHARD)
         self._buffers = [np.empty((slots, room), np.uint8) for _ in range(2)]  # one is filled, one is being written
@@ -98,11 +103,10 @@ class TileStoreWriter:
         )
 
     def write(self, tiles: UInt8[np.ndarray, "tile h w 3"]) -> None:
-        """Write the next tiles, any number; they are compressed at once, so that their memory can be used again."""
+        """Write the next tiles, any number. They must stay as they are until the next call returns."""
         for start, stop in self._pieces(len(tiles)):
             part = tiles[start:stop]
-            found = self._threads.each(lambda rows, part=part: self._encode(part, rows), len(part))
-            self._extend([chunk for chunks in found for chunk in chunks])
+            self._encoding = self._threads.begin(lambda rows, part=part: self._encode(part, rows), len(part))
 
     def write_encoded(self, chunks: Sequence[bytes]) -> None:
         """Write the next tiles, already compressed as the store's codec says."""
@@ -111,6 +115,7 @@ class TileStoreWriter:
 
     def close(self, rows: TileRows, attributes: Attributes) -> None:
         """Add the per-tile arrays, then the attributes with every array's SHA-256."""
+        self._take_encoded()
         self._flush()
         self._finish()
         write_array(self._group, "origins", rows.origins)
@@ -119,13 +124,26 @@ class TileStoreWriter:
         header = {"schema": SCHEMA, "schema_version": SCHEMA_VERSION, "codec": CODECS[self._codec]}
         seal(self._path, {**header, **attributes}, {"tiles": self._shards})
 
+    def __enter__(self) -> "TileStoreWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._disk.shutdown()
+
     def _pieces(self, count: int) -> Iterator[tuple[int, int]]:
         """Parts of ``count`` tiles that each fit into the shard that is open when it is their turn."""
         start = 0
         while start < count:
+            self._take_encoded()
             stop = min(count, start + TILES_PER_SHARD - len(self._chunks))
             yield start, stop
             start = stop
+
+    def _take_encoded(self) -> None:
+        """Wait for the tiles that are being compressed; the threads may well be decoding the next ones meanwhile."""
+        if self._encoding is not None:
+            encoding, self._encoding = self._encoding, None
+            self._extend([chunk for chunks in encoding.result() for chunk in chunks])
 
     def _extend(self, chunks: "Sequence[_Chunk]") -> None:
         self._chunks += chunks
@@ -138,7 +156,7 @@ class TileStoreWriter:
         if self._chunks:
             name = f"c/{len(self._shards)}/0/0/0"
             path = self._path / "tiles" / name
-            self._writing = (name, self._threads.begin(write_shard, path, self._chunks, TILES_PER_SHARD))
+            self._writing = (name, self._disk.submit(write_shard, path, self._chunks, TILES_PER_SHARD))
         self._chunks, self._buffers = [], self._buffers[::-1]
 
     def _finish(self) -> None:

@@ -9,12 +9,12 @@ from jaxtyping import Bool, Int64, UInt8
 
 from wsi_lmc.errors import SlideError
 from wsi_lmc.grid import TileGrid
-from wsi_lmc.slide import Boxes, ReadError, Sampling, Slide, encode_jpeg
+from wsi_lmc.slide import Boxes, Sampling, Slide, encode_jpeg
 from wsi_lmc.tilestore import TILES_PER_SHARD, Codec, StoredCodec, TileRows, TileStoreWriter, Validity
 from wsi_lmc.zarrio import Attributes
 
 MAX_UNREADABLE_SHARE = 0.05
-_TILES_PER_BLOCK = 64  # 12 MB of 256-px tiles: what is read is still in the cache when it is compressed
+_TILES_PER_BLOCK = 128  # 12 MB of 256-px tiles: what is read is still in the cache when it is compressed
 
 
 def read_blocks(
@@ -22,18 +22,20 @@ def read_blocks(
 ) -> Iterator[tuple[UInt8[np.ndarray, "tile h w 3"], UInt8[np.ndarray, " tile"]]]:
     """Read a grid's tiles in order, ``size`` at a time: pixels, and the :class:`Validity` of each.
 
-    The pixels' memory is used again for the next block: fresh pages would cost a third of the time that decoding takes.
+    The pixels' memory is used again for the next block but one: fresh pages would cost a third of the time that
+    decoding takes.
 
     Raises:
         SlideError: ``unreadable_tiles`` as soon as more than 5 % of the grid cannot be decoded.
     """
     side = grid.sampling.tile
     plan = slide.plan(grid.origins, grid.sampling)
-    buffer = np.empty((min(size, len(grid)), side.height, side.width, 3), np.uint8)
+    shape = (min(size, len(grid)), side.height, side.width, 3)
+    buffers = [np.empty(shape, np.uint8) for _ in range(min(2, -(-len(grid) // size)))]
     unreadable = 0
     for start in range(0, len(grid), size):
         stop = min(start + size, len(grid))
-        pixels = buffer[: stop - start]
+        pixels = buffers[start // size % 2][: stop - start]
         boxes = slide.read_tiles(plan, start, pixels)
         unreadable += int(boxes.unreadable.sum())
         _check_share(unreadable, len(grid))
@@ -53,18 +55,18 @@ def cut_tiles(slide: Slide, grid: TileGrid, path: Path, codec: Codec, attributes
     plan = slide.plan(grid.origins, grid.sampling)
     native = slide.native_segments(plan) if codec == "auto" else None
     stored: StoredCodec = "kept" if native is not None else "lossless" if codec == "auto" else codec
-    writer = TileStoreWriter(path, len(grid), grid.sampling.tile.width, stored, slide.threads)
     valid: list[UInt8[np.ndarray, " tile"]] = [np.zeros(0, np.uint8)]
-    if native is not None:
-        for chunks, block_valid in _native_blocks(slide, grid.sampling, native):
-            writer.write_encoded(chunks)
-            valid.append(block_valid)
-    else:
-        for pixels, block_valid in read_blocks(slide, grid, _TILES_PER_BLOCK):
-            writer.write(pixels)
-            valid.append(block_valid)
-    rows = TileRows(grid.origins, grid.tissue_fraction, np.concatenate(valid))
-    writer.close(rows, {"slide": asdict(slide.info), "tile": describe_tiles(slide, grid), **attributes})
+    with TileStoreWriter(path, len(grid), grid.sampling.tile.width, stored, slide.threads) as writer:
+        if native is not None:
+            for chunks, block_valid in _native_blocks(slide, grid.sampling, native):
+                writer.write_encoded(chunks)
+                valid.append(block_valid)
+        else:
+            for pixels, block_valid in read_blocks(slide, grid, _TILES_PER_BLOCK):
+                writer.write(pixels)
+                valid.append(block_valid)
+        rows = TileRows(grid.origins, grid.tissue_fraction, np.concatenate(valid))
+        writer.close(rows, {"slide": asdict(slide.info), "tile": describe_tiles(slide, grid), **attributes})
 
 
 def _native_blocks(
@@ -76,23 +78,14 @@ def _native_blocks(
 
     for start in range(0, len(segments), TILES_PER_SHARD):
         block = segments[start : start + TILES_PER_SHARD]
-        parts = slide.threads.each(lambda rows, block=block: _fetch(slide, sampling.level, block, rows), len(block))
+        parts = slide.threads.each(
+            lambda rows, block=block: slide.native_jpegs(sampling.level, block[rows.start : rows.stop]), len(block)
+        )
         found = [jpeg for part in parts for jpeg in part]
         valid = np.asarray([Validity.UNREADABLE if jpeg is None else Validity.OK for jpeg in found], np.uint8)
         unreadable += int((valid == Validity.UNREADABLE).sum())
         _check_share(unreadable, len(segments))
         yield [white if jpeg is None else jpeg for jpeg in found], valid
-
-
-def _fetch(slide: Slide, level: int, segments: Int64[np.ndarray, " n"], rows: range) -> list[bytes | None]:
-    return [_native_or_none(slide, level, int(segments[row])) for row in rows]
-
-
-def _native_or_none(slide: Slide, level: int, segment: int) -> bytes | None:
-    try:
-        return slide.native_jpeg(level, segment)
-    except ReadError:
-        return None
 
 
 def describe_tiles(slide: Slide, grid: TileGrid) -> Attributes:

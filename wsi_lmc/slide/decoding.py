@@ -21,13 +21,15 @@ Denominator = int  # 1, 2, 4 or 8: each axis is reduced by it while decoding, in
 
 
 def decode_segment(
-    table: SegmentTable, data: bytes, out: UInt8[np.ndarray, "h w 3"], denominator: Denominator = 1
+    table: SegmentTable, data: bytes | None, out: UInt8[np.ndarray, "h w 3"], denominator: Denominator = 1
 ) -> None:
     """Decode a segment's bytes, as they stand in the file, into ``out`` (contiguous RGB, already reduced).
 
     Raises:
         ReadError: damaged, or of another size than the directory says.
     """
+    if data is None:
+        raise ReadError("the file ends before this segment, or the disk fails")
     if table.codec == "jpeg":
         decode_jpeg(table.head + data[2:], out, denominator)
         return
@@ -61,19 +63,18 @@ def decode_jpeg(
         raise ReadError(str(error)) from error
 
 
-def whole_jpeg(table: SegmentTable, data: bytes) -> bytes:
+def whole_jpeg(table: SegmentTable, data: bytes | None) -> bytes | None:
     """A segment's bytes as a JPEG file of its own, looked at but not decoded.
 
-    Raises:
-        ReadError: no JPEG of the segment's size, or its end is missing. Damage inside does not show.
+    None where they are no JPEG of the segment's size, or lack their end. Damage inside does not show.
     """
+    if data is None or not (data.endswith(_END_OF_IMAGE) or data.rstrip(b"\0").endswith(_END_OF_IMAGE)):
+        return None
     jpeg = table.head + data[2:]
     try:
         _check_size(jpeg, table.segment)
-    except _JPEG_ERRORS as error:
-        raise ReadError(str(error)) from error
-    if not data.endswith(_END_OF_IMAGE) and not data.rstrip(b"\0").endswith(_END_OF_IMAGE):
-        raise ReadError("JPEG without its end")
+    except (ReadError, *_JPEG_ERRORS):
+        return None
     return jpeg
 
 

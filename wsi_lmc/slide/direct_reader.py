@@ -15,7 +15,7 @@ from jaxtyping import Bool, Int64, UInt8
 
 from wsi_lmc.slide.decoding import Denominator, decode_segment
 from wsi_lmc.slide.reader import Boxes, ReadError
-from wsi_lmc.slide.segments import SegmentTable
+from wsi_lmc.slide.segments import SegmentTable, fetch_segments
 from wsi_lmc.threads import Threads
 
 
@@ -68,21 +68,9 @@ class DirectReader:
         threads.each(lambda part: self._serve(plan, part, out, unreadable), len(plan.segments))
         return Boxes(outside, unreadable)
 
-    def fetch(self, level: int, index: int) -> bytes:
-        """A segment's bytes as they stand in the file.
-
-        Raises:
-            ReadError: the file ends before it, or the disk fails.
-        """
-        table = self.tables[level]
-        offset, count = int(table.offsets[index]), int(table.counts[index])
-        try:
-            data = os.pread(self._file, count, offset)
-        except (OSError, ValueError, OverflowError) as error:
-            raise ReadError(f"segment {index}: {error}") from error
-        if len(data) != count or count < 4:
-            raise ReadError(f"segment {index} has {len(data)} of {count} bytes")
-        return data
+    def fetch(self, level: int, segments: Int64[np.ndarray, " _"]) -> list[bytes | None]:
+        """The bytes of a level's segments, see :func:`wsi_lmc.slide.segments.fetch_segments`."""
+        return fetch_segments(self._file, self.tables[level], segments)
 
     def close(self) -> None:
         """Release the file."""
@@ -98,16 +86,18 @@ class DirectReader:
         table = plan.table
         width, height = table.segment.width // plan.denominator, table.segment.height // plan.denominator
         scratch = np.empty((height, width, 3), np.uint8)
-        for number in part:
-            index, boxes = int(plan.segments[number]), plan.boxes[number]
+        wanted = plan.segments[part.start : part.stop]
+        for data, index, boxes in zip(
+            self._missing(wanted), wanted.tolist(), plan.boxes[part.start : part.stop], strict=True
+        ):
             row, column = divmod(index, table.columns)
             box = int(boxes[0])
             fits = out.shape[1:3] == (height, width) and (column * width, row * height) == tuple(plan.corners[box])
             try:
-                if fits and len(boxes) == 1 and _is_whole(table, row, column):
-                    decode_segment(table, self.fetch(self._kept_of[0], index), out[box], plan.denominator)
+                if fits and data is not None and len(boxes) == 1 and _is_whole(table, row, column):
+                    decode_segment(table, data, out[box], plan.denominator)
                     continue
-                pixels = self._pixels(plan, index, scratch, row >= plan.keep_from_row)
+                pixels = self._pixels(plan, index, data, scratch)
             except ReadError:
                 unreadable[boxes] = True
                 scratch[...] = self.background
@@ -116,13 +106,21 @@ class DirectReader:
             for box in boxes:
                 _lay(pixels[: used[0], : used[1]], out[box], (column * width, row * height), plan.corners[box])
 
+    def _missing(self, segments: Int64[np.ndarray, " _"]) -> list[bytes | None]:
+        """The bytes of segments; None for those that are decoded already, too."""
+        kept = np.fromiter((index in self._kept for index in segments.tolist()), np.bool_, len(segments))
+        fetched = iter(self.fetch(self._kept_of[0], segments[~kept]))
+        return [None if known else next(fetched) for known in kept]
+
     def _pixels(
-        self, plan: _Plan, index: int, scratch: UInt8[np.ndarray, "h w 3"], keep: bool
+        self, plan: _Plan, index: int, data: bytes | None, scratch: UInt8[np.ndarray, "h w 3"]
     ) -> UInt8[np.ndarray, "h w 3"]:
+        """A segment's pixels, kept from the last block or decoded now; in ``scratch`` where nobody needs them later."""
         pixels = self._kept.get(index)
         if pixels is None:
+            keep = index // plan.table.columns >= plan.keep_from_row
             pixels = np.empty_like(scratch) if keep else scratch
-            decode_segment(plan.table, self.fetch(self._kept_of[0], index), pixels, plan.denominator)
+            decode_segment(plan.table, data, pixels, plan.denominator)
             if keep:
                 self._kept[index] = pixels
         return pixels

@@ -5,6 +5,7 @@ JPEG slides keep their tables once a level, so a segment is no JPEG file until t
 it holds RGB or YCbCr stands in the TIFF directory, so an Adobe marker has to say it to the decoder.
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -19,6 +20,9 @@ SegmentCodec = Literal["jpeg", "jpeg2000"]
 
 _JPEG, _JPEG_2000 = {7}, {33003, 33005, 34712}
 _RGB, _YCBCR = 2, 6
+_GAP = 1 << 16  # bytes that are read for nothing rather than asking the disk twice
+_RUN = 1 << 22  # about as many bytes are read in one go
+_SHORTEST = 4  # bytes: no compressed image is shorter
 _START, _END = b"\xff\xd8", b"\xff\xd9"
 _ADOBE = b"\xff\xee\x00\x0eAdobe" + bytes([0, 100, 0, 0, 0, 0])  # APP14 but for its last byte: 0 is RGB, 1 is YCbCr
 PARSE_ERRORS = (tifffile.TiffFileError, ValueError, KeyError, TypeError, IndexError, NotImplementedError, OSError)
@@ -58,6 +62,38 @@ class SegmentTable:
     def sparse(self) -> bool:
         """Whether segments are missing, which formats mean differently (glass, or see the level above)."""
         return bool((self.counts == 0).any())
+
+
+def fetch_segments(file: int, table: SegmentTable, segments: Int64[np.ndarray, " _"]) -> list[bytes | None]:
+    """The bytes of segments as they stand in an open file; None for one beyond its end or where the disk fails.
+
+    Segments that follow each other in the file, as neighbours in a row do, are read in one go.
+    """
+    starts, counts = table.offsets[segments], table.counts[segments]
+    ends = starts + counts
+    apart = (starts[1:] < ends[:-1]) | (starts[1:] - ends[:-1] > _GAP)
+    far = np.cumsum(counts) // _RUN
+    runs = np.split(np.arange(len(segments)), np.flatnonzero(apart | (far[1:] != far[:-1])) + 1)
+    found: list[bytes | None] = []
+    for run in runs if len(segments) else []:
+        start = int(starts[run[0]])
+        data = _pread(file, int(ends[run[-1]]) - start, start)
+        if data is None and len(run) > 1:  # which of them is it?
+            found += [_pread(file, int(counts[row]), int(starts[row])) for row in run]
+        else:
+            whole = data or b""
+            found += [whole[int(starts[row]) - start : int(ends[row]) - start] or None for row in run]
+    return [
+        data if data is not None and len(data) == count >= _SHORTEST else None
+        for data, count in zip(found, counts.tolist(), strict=True)
+    ]
+
+
+def _pread(file: int, length: int, offset: int) -> bytes | None:
+    try:
+        return os.pread(file, length, offset)
+    except (OSError, ValueError, OverflowError):
+        return None
 
 
 def read_tables(path: Path, levels: tuple[LevelSize, ...]) -> tuple[SegmentTable, ...] | None:

@@ -14,7 +14,7 @@ from wsi_lmc.slide.direct_reader import DirectReader
 from wsi_lmc.slide.geometry import Sampling, SlideGeometry, SlideInfo
 from wsi_lmc.slide.handles import HandlePool
 from wsi_lmc.slide.proof import Agreement
-from wsi_lmc.slide.reader import Boxes, Reader, ReadError
+from wsi_lmc.slide.reader import Boxes, Reader
 from wsi_lmc.threads import Threads
 from wsi_lmc.units import LevelSize, SlidePoint
 
@@ -139,15 +139,12 @@ class Slide:
             return None
         return row * table.columns + column
 
-    def native_jpeg(self, level: int, segment: int) -> bytes:
-        """A segment's own bytes as a JPEG file.
-
-        Raises:
-            ReadError: it is visibly damaged.
-        """
+    def native_jpegs(self, level: int, segments: Int64[np.ndarray, " _"]) -> list[bytes | None]:
+        """Segments' own bytes as JPEG files; None for those that are visibly damaged."""
         if self.direct is None:
-            raise ReadError("this slide is not read directly")
-        return whole_jpeg(self.direct.tables[level], self.direct.fetch(level, segment))
+            raise ValueError("this slide is not read directly")
+        table = self.direct.tables[level]
+        return [whole_jpeg(table, data) for data in self.direct.fetch(level, segments)]
 
     def read_level(self, origin: SlidePoint, level: int, size: LevelSize) -> Region:
         """A box of level pixels whose top-left corner lies at ``origin`` (level-0 pixels), on background colour."""
