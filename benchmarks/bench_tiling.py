@@ -1,0 +1,221 @@
+"""How fast are tiles, against decoding their JPEG bytes and against reading them one by one through OpenSlide?
+
+Every row is timed in every round, the rounds are interleaved, and what is printed are ratios of medians within this
+run: the machine may be as noisy as it likes. With one core, the process is tied to it, disk thread and all.
+
+    python benchmarks/big_slides.py KANG.tif big.tif --side 40000 --tile 256
+    python benchmarks/bench_tiling.py big.tif --cores 1
+    python benchmarks/bench_tiling.py big.tif --cores 2
+"""
+
+import argparse
+import os
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import openslide
+import simplejpeg
+import zarr
+
+from wsi_lmc.cohort import SlideEntry
+from wsi_lmc.grid import GridConfig, TileGrid
+from wsi_lmc.slide import ReadOptions, Slide, open_slide
+from wsi_lmc.steps.tile import TileConfig, TileTask, plan_tiles, tile_slide
+from wsi_lmc.threads import Threads
+from wsi_lmc.tilestore import TileStore
+from wsi_lmc.tiling import cut_tiles, read_blocks
+
+UM = 0.25
+SAMPLE = 1000  # tiles that the slow rows read; the fast ones read them all
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One slide, its grids at native mpp and at twice that, and the compressed bytes of its tiles."""
+
+    path: Path
+    grid: TileGrid
+    half: TileGrid
+    jpegs: list[bytes]
+    segment: int
+    threads: Threads
+    out: Path
+
+
+def raw_decode(bench: Bench) -> int:
+    """libjpeg-turbo alone: bytes in memory to one buffer a thread."""
+
+    def work(part: range) -> None:
+        buffer = np.empty((bench.segment, bench.segment, 3), np.uint8)
+        for row in part:
+            simplejpeg.decode_jpeg(bench.jpegs[row], "RGB", buffer=buffer)
+
+    bench.threads.each(work, len(bench.jpegs))
+    return len(bench.jpegs)
+
+
+def openslide_each(bench: Bench) -> int:
+    """What peers do to read: one ``read_region`` a tile, a handle a thread."""
+    origins = bench.grid.origins[: SAMPLE * bench.threads.count].tolist()
+
+    def work(part: list[list[int]]) -> None:
+        with openslide.OpenSlide(bench.path) as slide:
+            for x, y in part:
+                np.asarray(slide.read_region((x, y), 0, (256, 256)).convert("RGB"))
+
+    with ThreadPoolExecutor(bench.threads.count) as pool:
+        list(pool.map(work, [origins[n :: bench.threads.count] for n in range(bench.threads.count)]))
+    return len(origins)
+
+
+def openslide_to_zarr(bench: Bench) -> int:
+    """What peers do to keep tiles: the same, and an item assignment a tile with zarr's defaults."""
+    origins = bench.grid.origins[:SAMPLE].tolist()
+    shape = (len(origins), 256, 256, 3)
+    array = zarr.create_array(bench.out / "peer.zarr", shape=shape, dtype=np.uint8, chunks=(1, 256, 256, 3))
+    with openslide.OpenSlide(bench.path) as slide:
+        for row, (x, y) in enumerate(origins):
+            array[row] = np.asarray(slide.read_region((x, y), 0, (256, 256)).convert("RGB"))
+    return len(origins)
+
+
+def tile(codec: str) -> Callable[[Bench], int]:
+    """The whole step: open, compare, find tissue, draw the overview, cut, checksum, publish."""
+
+    def run(bench: Bench) -> int:
+        config = TileConfig(grid=GridConfig(tile_mpp=UM), codec="lossless" if codec == "lossless" else "auto")
+        return tile_slide(TileTask(SlideEntry(bench.path, "slide"), bench.out / codec, config, overwrite=True)).tiles
+
+    return run
+
+
+def cut_kept(bench: Bench) -> int:
+    """The store alone, from the slide's own bytes: what of `tile, auto` grows with the number of tiles."""
+    with open_slide(bench.path, options=ReadOptions("direct", threads=bench.threads.count)) as slide:
+        cut_tiles(slide, bench.grid, bench.out / "kept.zarr", "auto", {})
+    return len(bench.grid)
+
+
+def read_slide(bench: Bench) -> int:
+    """The reading side of ``embed`` straight from a slide."""
+    with open_slide(bench.path, options=ReadOptions("direct", threads=bench.threads.count)) as slide:
+        return sum(len(pixels) for pixels, _ in read_blocks(slide, bench.grid, 256))
+
+
+def read_half(resample: str) -> Callable[[Bench], int]:
+    """The same tissue at twice the mpp, without a level that has it; counted in level-0 tiles."""
+
+    def run(bench: Bench) -> int:
+        options = ReadOptions("direct", "dct" if resample == "dct" else "area", bench.threads.count)
+        with open_slide(bench.path, options=options) as slide:
+            return 4 * sum(len(pixels) for pixels, _ in read_blocks(slide, bench.half, 256))
+
+    return run
+
+
+def read_store(codec: str) -> Callable[[Bench], int]:
+    """The reading side of ``embed`` from the store that `tile` wrote."""
+
+    def run(bench: Bench) -> int:
+        store = TileStore.open(bench.out / codec / "tiles" / "slide.zarr")
+        for start in range(0, len(store), 256):
+            store.read(np.arange(start, min(start + 256, len(store))), bench.threads)
+        return len(store)
+
+    return run
+
+
+ROWS: dict[str, Callable[[Bench], int]] = {
+    "raw decoding": raw_decode,
+    "OpenSlide, a read a tile": openslide_each,
+    "OpenSlide + zarr, as peers do": openslide_to_zarr,
+    "tile, lossless": tile("lossless"),
+    "tile, auto": tile("auto"),
+    "its store alone": cut_kept,
+    "embed's reading, from the slide": read_slide,
+    "embed's reading, lossless store": read_store("lossless"),
+    "embed's reading, auto store": read_store("auto"),
+    "at half the scale, dct": read_half("dct"),
+    "at half the scale, area": read_half("area"),
+}
+
+
+def measure(path: Path, out: Path, cores: int, rounds: int) -> None:
+    """Print every row's tiles a second and its ratio to raw decoding."""
+    os.environ["OMP_NUM_THREADS"] = str(cores)
+    if cores == 1:
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    folder = Path(tempfile.mkdtemp(prefix="bench-", dir=out))
+    with Threads(cores) as threads, open_slide(path, options=ReadOptions("direct", threads=cores)) as slide:
+        entry = SlideEntry(path, "slide")
+        grid, half = (
+            plan_tiles(TileTask(entry, folder, TileConfig(grid=GridConfig(tile_mpp=mpp))), slide)[0]
+            for mpp in (UM, 2 * UM)
+        )
+        jpegs, segment = _tissue_segments(slide, grid)
+        bench = Bench(path, grid, half, jpegs, segment, threads, folder)
+        per_segment = (segment / 256) ** 2  # tiles' worth of pixels in a segment
+        rates: dict[str, list[float]] = {name: [] for name in ROWS}
+        for number in range(rounds + 1):
+            for name, run in ROWS.items():
+                if name.startswith("tile,"):
+                    shutil.rmtree(folder / ("lossless" if "lossless" in name else "auto"), ignore_errors=True)
+                for name_of_row in ("peer.zarr", "kept.zarr"):
+                    shutil.rmtree(folder / name_of_row, ignore_errors=True)
+                os.sync()  # so that no row pays for what the one before left to be written
+                began = time.perf_counter()
+                count = run(bench)
+                seconds = time.perf_counter() - began
+                if number:  # the first round warms the disk cache
+                    rates[name].append(count * (per_segment if name == "raw decoding" else 1) / seconds)
+        sizes = {codec: _size(folder / codec / "tiles" / "slide.zarr") for codec in ("lossless", "auto")}
+    shutil.rmtree(folder)
+    _print(path, cores, rates, len(grid))
+    for codec, (files, size) in sizes.items():
+        print(f"store, {codec}: {files} files, {size / len(grid) / 1000:.1f} kB a tile")
+
+
+def _tissue_segments(slide: Slide, grid: TileGrid) -> tuple[list[bytes], int]:
+    if slide.direct is None:
+        raise SystemExit("this slide is not made of JPEG tiles")
+    table = slide.direct.tables[0]
+    side = table.segment.width
+    cells = np.unique(grid.origins.astype(np.int64) // side, axis=0)
+    indices = np.sort(cells[:, 1] * table.columns + cells[:, 0])
+    return [jpeg for jpeg in slide.native_jpegs(0, indices) if jpeg is not None], side
+
+
+def _size(store: Path) -> tuple[int, int]:
+    files = [file for file in store.rglob("*") if file.is_file()]
+    return len(files), sum(file.stat().st_size for file in files)
+
+
+def _print(path: Path, cores: int, rates: dict[str, list[float]], tiles: int) -> None:
+    medians = {name: statistics.median(found) for name, found in rates.items()}
+    print(f"\n{path.name}, {tiles} tiles of 256 px, {cores} core{'s' if cores > 1 else ''}")
+    print(f"{'':34}{'tiles/s':>9} {'to raw':>7} {'to peers':>9}   range of tiles/s")
+    for name, median in medians.items():
+        ratios = f"{median / medians['raw decoding']:7.2f} {median / medians['OpenSlide + zarr, as peers do']:9.1f}"
+        print(f"{name:34}{median:9.0f} {ratios}   {min(rates[name]):.0f} to {max(rates[name]):.0f}")
+
+
+def main() -> None:
+    """Measure one slide."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("slide", type=Path, help="A large slide of JPEG tiles, 0.25 um/px.")
+    parser.add_argument("--cores", type=int, default=1)
+    parser.add_argument("--out", type=Path, help="Folder to write in; a tmpfs leaves the disk out.")
+    parser.add_argument("--rounds", type=int, default=5)
+    given = parser.parse_args()
+    measure(given.slide, given.out or given.slide.parent, given.cores, given.rounds)
+
+
+if __name__ == "__main__":
+    main()
