@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from tests.tiffs import Kind, halve, write_tiff
 from wsi_lmc.errors import SlideError
 from wsi_lmc.slide import ReadOptions, Slide, choose_sampling, open_slide
-from wsi_lmc.slide.segments import read_tables
 from wsi_lmc.units import LevelSize, SlidePoint
 
 KINDS = {
@@ -84,11 +83,16 @@ def test_auto_reads_directly_and_says_what_it_was_compared_with(slide_path: Path
     assert differences == (0.0, 0.0)
 
 
-def test_jpeg_2000_is_read_directly_where_both_decoders_agree(pixels: np.ndarray, tmp_path: Path) -> None:
-    path = write_tiff(tmp_path / "x.svs", [pixels], Kind(codec="jpeg2000"))
-    tables = read_tables(path, (LevelSize(900, 1142),))
-    assert tables is not None
-    assert tables[0].codec == "jpeg2000"
+def test_jpeg_2000_is_read_directly_and_is_openslides(pixels: np.ndarray, tmp_path: Path) -> None:
+    path = write_tiff(tmp_path / "x.svs", [pixels, halve(pixels)], Kind(codec="jpeg2000", aperio=True))
+    with open_slide(path) as direct, open_slide(path, options=ReadOptions("openslide")) as reference:
+        assert direct.direct is not None
+        assert direct.direct.tables[1].codec == "jpeg2000"
+        for level in (0, 1):
+            regions = [
+                slide.read_level(SlidePoint(120, 600), level, LevelSize(500, 400)) for slide in (direct, reference)
+            ]
+            np.testing.assert_array_equal(regions[0].pixels, regions[1].pixels)
 
 
 def test_real_slides_are_read_directly(real_slides: Path) -> None:

@@ -67,7 +67,7 @@ def test_sizes_are_in_microns_whatever_the_overviews_scale() -> None:
 @pytest.mark.real
 @pytest.mark.parametrize("tile_mpp", [0.25, 0.5])
 def test_agrees_with_a_mask_drawn_in_qupath(real_slides: Path, tile_mpp: float) -> None:
-    """Tiles at a tissue fraction of one half: IoU of 0.90 or better."""
+    """Tiles at a tissue fraction of one half: above the 0.921 that an HSV threshold of hs2p reaches."""
     folder = real_slides / "kang_P2_0039"
     drawn = cv2.imread(str(next(folder.glob("*mask_ds4.png"))), cv2.IMREAD_GRAYSCALE)
     assert drawn is not None
@@ -77,4 +77,4 @@ def test_agrees_with_a_mask_drawn_in_qupath(real_slides: Path, tile_mpp: float) 
         grids = [place_tiles(m, slide.geometry, config) for m in (ours, TissueMask(drawn > 0, (4.0, 4.0), None))]
     kept, reference = ({tuple(origin) for origin in grid.origins.tolist()} for grid in grids)
     assert len(reference) > 250
-    assert len(kept & reference) / len(kept | reference) >= 0.90
+    assert len(kept & reference) / len(kept | reference) > 0.921

@@ -9,6 +9,7 @@ import tifffile
 
 _TABLE_MARKERS = (0xDB, 0xC4)  # quantisation and Huffman tables
 _JPEG_TABLES = 347
+_APERIO = "Aperio Image Library v12.0.15 \r\n{}x{}|MPP = {}"
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Kind:
     bigtiff: bool = False
     subsampling: str = "420"
     codec: str = "jpeg"
+    aperio: bool = False
 
 
 def write_tiff(path: Path, levels: list[np.ndarray], kind: Kind, um: float = 0.5) -> Path:
@@ -38,7 +40,10 @@ def write_tiff(path: Path, levels: list[np.ndarray], kind: Kind, um: float = 0.5
                 compression=7 if kind.codec == "jpeg" else 33005,
                 photometric="ycbcr" if ycbcr else "rgb",
                 subsampling=((2, 2) if kind.subsampling == "420" else (1, 1)) if ycbcr else None,
-                subfiletype=int(number > 0),
+                subfiletype=int(number > 0) if not kind.aperio else 0,
+                description=f"Aperio Image Library v12.0.15 \r\n{pixels.shape[1]}x{pixels.shape[0]}|MPP = {um}"
+                if kind.aperio
+                else None,
                 resolution=(1e4 / um / 2**number,) * 2,
                 resolutionunit="CENTIMETER",
                 extratags=[(_JPEG_TABLES, 7, len(tables), tables, True)] if tables else [],

@@ -25,7 +25,16 @@ _RUN = 1 << 22  # about as many bytes are read in one go
 _SHORTEST = 4  # bytes: no compressed image is shorter
 _START, _END = b"\xff\xd8", b"\xff\xd9"
 _ADOBE = b"\xff\xee\x00\x0eAdobe" + bytes([0, 100, 0, 0, 0, 0])  # APP14 but for its last byte: 0 is RGB, 1 is YCbCr
-PARSE_ERRORS = (tifffile.TiffFileError, ValueError, KeyError, TypeError, IndexError, NotImplementedError, OSError)
+PARSE_ERRORS = (
+    tifffile.TiffFileError,
+    ValueError,
+    KeyError,
+    TypeError,
+    IndexError,
+    ArithmeticError,
+    NotImplementedError,
+    OSError,
+)
 """What tifffile raises on directories that are damaged or beyond it."""
 
 
