@@ -64,6 +64,15 @@ def test_sizes_are_in_microns_whatever_the_overviews_scale() -> None:
         assert mask[65 * pixel, 145 * pixel], "small holes are filled"
 
 
+def test_glass_that_reaches_the_edge_is_no_hole() -> None:
+    pixels = _stained(_picture(), (slice(None), slice(None)))
+    pixels[:30, -30:] = GLASS  # 900 pixels in a corner
+    pixels[90:120, 100:130] = GLASS  # and as many inside
+    mask, _ = tissue_of(pixels, 8.0, CONFIG)
+    assert not mask[5, -5]
+    assert mask[105, 115]
+
+
 @pytest.mark.real
 @pytest.mark.parametrize("tile_mpp", [0.25, 0.5])
 def test_agrees_with_a_mask_drawn_in_qupath(real_slides: Path, tile_mpp: float) -> None:

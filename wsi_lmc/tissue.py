@@ -70,7 +70,8 @@ def tissue_of(
     mask = (smooth > threshold) & ~foreign
     pixel_um2 = um * um
     mask = remove_small_objects(mask, max_size=int(config.min_object_um2 / pixel_um2))
-    filled = remove_small_holes(mask, max_size=int(config.min_hole_um2 / pixel_um2))
+    framed = np.pad(mask, 1)  # glass that reaches the slide's edge is no hole
+    filled = remove_small_holes(framed, max_size=int(config.min_hole_um2 / pixel_um2))[1:-1, 1:-1]
     return filled & ~foreign, threshold
 
 
