@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from tests.tiffs import Kind, halve, write_tiff
 from wsi_lmc.errors import SlideError
 from wsi_lmc.slide import ReadOptions, Slide, choose_sampling, open_slide
+from wsi_lmc.slide.decoding import decode_segment
+from wsi_lmc.slide.segments import SegmentTable
 from wsi_lmc.units import LevelSize, SlidePoint
 
 KINDS = {
@@ -70,6 +72,24 @@ def test_many_boxes_in_blocks_are_openslides(slide_path: Path, side: int, thread
                 found.append((out, np.concatenate([flag.transparent for flag in flags])))
         np.testing.assert_array_equal(found[0][0], found[1][0])
         np.testing.assert_array_equal(found[0][1], found[1][1])
+
+
+def test_no_segment_is_decoded_twice(slide_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[int] = []
+
+    def decode(table: SegmentTable, data: bytes | None, *rest: object) -> None:
+        decoded.append(hash(data))
+        decode_segment(table, data, *rest)  # pyright: ignore[reportArgumentType]  passed on as they came
+
+    monkeypatch.setattr("wsi_lmc.slide.direct_reader.decode_segment", decode)
+    corners = np.asarray([[x, y] for y in range(0, 1024, 128) for x in range(0, 768, 128)], np.int32)
+    with open_slide(slide_path, options=ReadOptions("direct", threads=2)) as slide:
+        decoded.clear()
+        plan = slide.plan(corners, choose_sampling(slide.geometry, 128, 0.5))
+        out = np.empty((len(corners), 128, 128, 3), np.uint8)
+        for start in range(0, len(corners), 10):
+            slide.read_tiles(plan, start, out[start : start + 10])
+    assert len(decoded) == len(set(decoded))
 
 
 def test_auto_reads_directly_and_says_what_it_was_compared_with(slide_path: Path) -> None:

@@ -7,6 +7,7 @@ threads share one file, and a file that shrinks gives an error instead of a cras
 """
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from wsi_lmc.slide.decoding import Denominator, decode_segment
 from wsi_lmc.slide.reader import Boxes, ReadError
 from wsi_lmc.slide.segments import SegmentTable, fetch_segments
 from wsi_lmc.threads import Threads
+
+_FETCHED_TOGETHER = 16  # segments: few enough for their bytes to stay in the CPU's cache
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class DirectReader:
         self.background = background
         self._file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         self._kept: dict[int, UInt8[np.ndarray, "_ _ 3"]] = {}
+        self._spare: list[UInt8[np.ndarray, "_ _ 3"]] = []
         self._kept_of: tuple[int, int] = (-1, -1)
 
     def read_boxes(
@@ -59,13 +63,13 @@ class DirectReader:
             denominator: reduces each axis while decoding; must divide a segment's size.
         """
         if self._kept_of != (level, denominator):
-            self._kept, self._kept_of = {}, (level, denominator)
+            self._kept, self._spare, self._kept_of = {}, [], (level, denominator)
         table = self.tables[level]
         outside = self._blank_outside(table, corners, out, denominator)
         plan = _plan(table, corners, (out.shape[1], out.shape[2]), denominator)
-        self._kept = {index: kept for index, kept in self._kept.items() if index // table.columns >= plan.keep_from_row}
         unreadable = np.zeros(len(corners), np.bool_)
         threads.each(lambda part: self._serve(plan, part, out, unreadable), len(plan.segments))
+        self._forget(plan.keep_from_row * table.columns)
         return Boxes(outside, unreadable)
 
     def fetch(self, level: int, segments: Int64[np.ndarray, " _"]) -> list[bytes | None]:
@@ -77,7 +81,7 @@ class DirectReader:
         if self._file >= 0:
             os.close(self._file)
         self._file = -1
-        self._kept = {}
+        self._kept, self._spare = {}, []
 
     def _serve(
         self, plan: _Plan, part: range, out: UInt8[np.ndarray, "n h w 3"], unreadable: Bool[np.ndarray, " n"]
@@ -86,10 +90,7 @@ class DirectReader:
         table = plan.table
         width, height = table.segment.width // plan.denominator, table.segment.height // plan.denominator
         scratch = np.empty((height, width, 3), np.uint8)
-        wanted = plan.segments[part.start : part.stop]
-        for data, index, boxes in zip(
-            self._missing(wanted), wanted.tolist(), plan.boxes[part.start : part.stop], strict=True
-        ):
+        for index, boxes, data in self._with_bytes(plan, part):
             row, column = divmod(index, table.columns)
             box = int(boxes[0])
             fits = out.shape[1:3] == (height, width) and (column * width, row * height) == tuple(plan.corners[box])
@@ -106,11 +107,18 @@ class DirectReader:
             for box in boxes:
                 _lay(pixels[: used[0], : used[1]], out[box], (column * width, row * height), plan.corners[box])
 
-    def _missing(self, segments: Int64[np.ndarray, " _"]) -> list[bytes | None]:
-        """The bytes of segments; None for those that are decoded already, too."""
-        kept = np.fromiter((index in self._kept for index in segments.tolist()), np.bool_, len(segments))
-        fetched = iter(self.fetch(self._kept_of[0], segments[~kept]))
-        return [None if known else next(fetched) for known in kept]
+    def _with_bytes(self, plan: _Plan, part: range) -> Iterator[tuple[int, Int64[np.ndarray, " _"], bytes | None]]:
+        """A part of a plan's segments with the boxes they touch and their bytes, which come a few at a time.
+
+        No bytes for those that are kept from before.
+        """
+        for start in range(part.start, part.stop, _FETCHED_TOGETHER):
+            few = slice(start, min(start + _FETCHED_TOGETHER, part.stop))
+            segments, boxes = plan.segments[few], plan.boxes[few]
+            kept = np.fromiter((index in self._kept for index in segments.tolist()), np.bool_, len(segments))
+            fetched = iter(self.fetch(self._kept_of[0], segments[~kept]))
+            for index, touched, known in zip(segments.tolist(), boxes, kept, strict=True):
+                yield index, touched, None if known else next(fetched)
 
     def _pixels(
         self, plan: _Plan, index: int, data: bytes | None, scratch: UInt8[np.ndarray, "h w 3"]
@@ -119,11 +127,23 @@ class DirectReader:
         pixels = self._kept.get(index)
         if pixels is None:
             keep = index // plan.table.columns >= plan.keep_from_row
-            pixels = np.empty_like(scratch) if keep else scratch
+            pixels = self._room(scratch) if keep else scratch
             decode_segment(plan.table, data, pixels, plan.denominator)
             if keep:
                 self._kept[index] = pixels
         return pixels
+
+    def _room(self, like: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
+        """Memory for a segment that is kept, if possible such as was used before: fresh pages cost time."""
+        try:
+            return self._spare.pop()
+        except IndexError:
+            return np.empty_like(like)
+
+    def _forget(self, before: int) -> None:
+        """Drop the kept segments that no later box can need."""
+        for index in [index for index in self._kept if index < before]:
+            self._spare.append(self._kept.pop(index))
 
     def _blank_outside(
         self,
@@ -157,6 +177,8 @@ def _plan(
     order = np.argsort(segment, kind="stable")
     segments, starts = np.unique(segment[order], return_index=True)
     boxes = np.split(box[order], starts[1:]) if len(segments) else []
+    by_box = np.argsort(box[order][starts], kind="stable")  # one box after the other, while it is in the CPU's cache
+    segments, boxes = segments[by_box], [boxes[number] for number in by_box]
     keep_from_row = int(first[-1, 1]) if len(corners) else 0
     return _Plan(table, denominator, corners, segments, boxes, keep_from_row)
 

@@ -78,7 +78,8 @@ def fetch_segments(file: int, table: SegmentTable, segments: Int64[np.ndarray, "
 
     Segments that follow each other in the file, as neighbours in a row do, are read in one go.
     """
-    starts, counts = table.offsets[segments], table.counts[segments]
+    order = np.argsort(table.offsets[segments], kind="stable")
+    starts, counts = table.offsets[segments[order]], table.counts[segments[order]]
     ends = starts + counts
     apart = (starts[1:] < ends[:-1]) | (starts[1:] - ends[:-1] > _GAP)
     far = np.cumsum(counts) // _RUN
@@ -92,10 +93,11 @@ def fetch_segments(file: int, table: SegmentTable, segments: Int64[np.ndarray, "
         else:
             whole = data or b""
             found += [whole[int(starts[row]) - start : int(ends[row]) - start] or None for row in run]
-    return [
-        data if data is not None and len(data) == count >= _SHORTEST else None
-        for data, count in zip(found, counts.tolist(), strict=True)
-    ]
+    whole_ones: list[bytes | None] = [None] * len(segments)
+    for row, data, count in zip(order.tolist(), found, counts.tolist(), strict=True):
+        if data is not None and len(data) == count >= _SHORTEST:
+            whole_ones[row] = data
+    return whole_ones
 
 
 def _pread(file: int, length: int, offset: int) -> bytes | None:
