@@ -22,7 +22,8 @@ from wsi_lmc.batches import (
 )
 from wsi_lmc.errors import StoreError, TrainingError, UsageError
 from wsi_lmc.threads import Threads
-from wsi_lmc.tilestore import TileRows, TileStore, TileStoreWriter, Validity
+from wsi_lmc.tilestore import TileRows, TileStore, Validity
+from wsi_lmc.tilewriter import TileStoreWriter
 
 
 class UnevenStore(TileStore):

@@ -12,7 +12,8 @@ from wsi_lmc.stainstore import Stains, estimate, fill_untrusted, load_or_estimat
 from wsi_lmc.steps.tile import TileConfig, TileTask, tile_slide
 from wsi_lmc.synthetic import load_truth
 from wsi_lmc.threads import Threads
-from wsi_lmc.tilestore import TileRows, TileStore, TileStoreWriter
+from wsi_lmc.tilestore import TileRows, TileStore
+from wsi_lmc.tilewriter import TileStoreWriter
 
 CPU = torch.device("cpu")
 

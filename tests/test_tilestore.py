@@ -10,7 +10,8 @@ import pytest
 
 from wsi_lmc.errors import StoreError
 from wsi_lmc.threads import Threads
-from wsi_lmc.tilestore import TILES_PER_SHARD, StoredCodec, TileRows, TileStore, TileStoreWriter, Validity
+from wsi_lmc.tilestore import TILES_PER_SHARD, StoredCodec, TileRows, TileStore, Validity
+from wsi_lmc.tilewriter import TileStoreWriter
 from wsi_lmc.units import Mpp
 from wsi_lmc.zarrio import damaged_arrays
 

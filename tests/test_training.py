@@ -17,7 +17,8 @@ from wsi_lmc.encoder import load_encoder
 from wsi_lmc.errors import TrainingError, UsageError
 from wsi_lmc.publish import exclusive
 from wsi_lmc.threads import Threads
-from wsi_lmc.tilestore import TileRows, TileStore, TileStoreWriter, Validity
+from wsi_lmc.tilestore import TileRows, TileStore, Validity
+from wsi_lmc.tilewriter import TileStoreWriter
 from wsi_lmc.training import StepReport, TrainConfig, train
 from wsi_lmc.training.learner import Learner, build_schedule
 

@@ -10,7 +10,8 @@ from jaxtyping import Bool, Int64, UInt8
 from wsi_lmc.errors import SlideError
 from wsi_lmc.grid import TileGrid
 from wsi_lmc.slide import Boxes, Sampling, Slide, encode_jpeg
-from wsi_lmc.tilestore import TILES_PER_SHARD, Codec, StoredCodec, TileRows, TileStoreWriter, Validity
+from wsi_lmc.tilestore import TILES_PER_SHARD, Codec, StoredCodec, TileRows, Validity
+from wsi_lmc.tilewriter import TileStoreWriter
 from wsi_lmc.zarrio import Attributes
 
 MAX_UNREADABLE_SHARE = 0.05

@@ -1,0 +1,54 @@
+"""Writing tiles in blocks of any size and with any number of threads gives the same store."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from wsi_lmc.shards import with_checksum
+from wsi_lmc.slide import encode_jpeg
+from wsi_lmc.threads import Threads
+from wsi_lmc.tilestore import StoredCodec, TileRows, TileStore
+from wsi_lmc.tilewriter import TileStoreWriter
+from wsi_lmc.zarrio import stored_sha256
+
+PX, COUNT = 16, 300
+TILES = np.random.default_rng(0).integers(0, 256, (COUNT, PX, PX, 3), np.uint8)
+ROWS = TileRows(np.zeros((COUNT, 2), np.int32), np.zeros(COUNT, np.float32), np.zeros(COUNT, np.uint8))
+DESCRIBED = {"slide": {"id": "a"}, "tile": {"px": PX}}
+
+
+@pytest.mark.parametrize("codec", ["lossless", "jpeg"])
+@pytest.mark.parametrize(("block", "threads"), [(1, 1), (7, 2), (256, 3), (300, 2)])
+def test_blocks_and_threads_do_not_show(codec: StoredCodec, block: int, threads: int, tmp_path: Path) -> None:
+    digests = []
+    for number, (size, count) in enumerate([(block, threads), (64, 1)]):
+        path = tmp_path / f"{number}.zarr"
+        with Threads(count) as some, TileStoreWriter(path, COUNT, PX, codec, some) as writer:
+            for start in range(0, COUNT, size):
+                writer.write(TILES[start : start + size])
+            writer.close(ROWS, DESCRIBED)
+        store = TileStore.open(path)
+        assert store.attributes["sha256"]["tiles"] == stored_sha256(path / "tiles")
+        digests.append(store.attributes["sha256"])
+    assert digests[0] == digests[1]
+
+
+def test_memory_may_be_used_again_after_the_next_call(tmp_path: Path) -> None:
+    buffers = [np.empty((10, PX, PX, 3), np.uint8) for _ in range(2)]
+    with Threads(2) as threads, TileStoreWriter(tmp_path / "a.zarr", COUNT, PX, "lossless", threads) as writer:
+        for number, start in enumerate(range(0, COUNT, 10)):
+            buffers[number % 2][...] = TILES[start : start + 10]
+            writer.write(buffers[number % 2])
+        writer.close(ROWS, DESCRIBED)
+    np.testing.assert_array_equal(TileStore.open(tmp_path / "a.zarr").read(np.arange(COUNT)), TILES)
+
+
+def test_what_is_encoded_already_is_kept_as_it_is(tmp_path: Path) -> None:
+    jpegs = [encode_jpeg(tile) for tile in TILES]
+    with Threads() as threads, TileStoreWriter(tmp_path / "a.zarr", COUNT, PX, "kept", threads) as writer:
+        writer.write_encoded(jpegs[:290])
+        writer.write_encoded(jpegs[290:])
+        writer.close(ROWS, DESCRIBED)
+    assert with_checksum(jpegs[299]) in (tmp_path / "a.zarr/tiles/c/1/0/0/0").read_bytes()
+    assert TileStore.open(tmp_path / "a.zarr").attributes["codec"] == "the slide's own jpeg + crc32c"
