@@ -5,7 +5,6 @@ length of each chunk (all ones where there is none), then the index's own crc32c
 own are read here (``tests/test_shards.py``); but it takes several times as long to write one or to read a chunk.
 """
 
-import errno
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +14,8 @@ from typing import cast
 import google_crc32c
 import numpy as np
 from jaxtyping import Int64, UInt8, UInt64
+
+from wsi_lmc.directio import padded, page_aligned, write_file
 
 _ABSENT = np.iinfo(np.uint64).max
 CRC_BYTES = 4
@@ -56,29 +57,62 @@ class Shard:
         os.close(self.file)
 
 
-def write_shard(path: Path, chunks: Sequence[bytes | UInt8[np.ndarray, " _"]], slots: int) -> bytes:
-    """Write compressed ``chunks`` as the first of a shard's ``slots``; returns what :meth:`Shard.checksums` would.
+class ShardBuffer:
+    """Memory for one shard, used again for the next: chunks are gathered here and go to the disk from here.
 
-    Args:
-        path: of the new file; its folder is made.
-        chunks: each with its checksum at its end, see :func:`with_checksum`.
-        slots: chunks that a whole shard of this array holds.
-
-    Raises:
-        OSError: the disk is full, for instance.
+    Chunks of nearly equal size are compressed each into a slot of its own, and the slots' ends, which hold nothing,
+    stay out of the file but for the rest of a page; others come as bytes and are laid side by side.
     """
-    index = np.full((slots, 2), _ABSENT, "<u8")
-    lengths = np.asarray([len(chunk) for chunk in chunks], np.uint64)
-    index[: len(chunks), 1] = lengths
-    index[: len(chunks), 0] = np.cumsum(lengths) - lengths
-    encoded = index.tobytes()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("xb") as file:
-        _reserve(file.fileno(), int(lengths.sum()) + len(encoded) + CRC_BYTES)
-        file.writelines([*chunks, encoded, crc32c(encoded)])
-        file.flush()
-        os.fsync(file.fileno())  # now, while the next tiles are decoded, not all at once in the end
-    return _identity(index[:, 1], [bytes(chunk[-CRC_BYTES:]) for chunk in chunks])
+
+    def __init__(self, slots: int, room: int = 0) -> None:
+        self._slots, self._room = slots, padded(room)
+        self._memory = page_aligned(slots * self._room)
+        self._index = page_aligned(slots * 16 + CRC_BYTES)
+
+    def room_for(self, slot: int) -> UInt8[np.ndarray, " _"]:
+        """Where a chunk and its checksum may be put."""
+        return self._memory[slot * self._room : (slot + 1) * self._room]
+
+    def write_slots(self, path: Path, lengths: Sequence[int]) -> bytes:
+        """Write the chunks in the first slots as a shard; its folder is made.
+
+        Args:
+            path: of the new file.
+            lengths: of the chunks in bytes, each with its checksum at its end.
+
+        Returns what :meth:`Shard.checksums` would.
+
+        Raises:
+            OSError: the disk is full, for instance.
+        """
+        pieces = [self.room_for(slot)[: padded(length)] for slot, length in enumerate(lengths)]
+        for piece, length in zip(pieces, lengths, strict=True):
+            piece[length:] = 0  # what a chunk before it left there
+        taken = np.asarray([len(piece) for piece in pieces], np.int64)
+        places = self._places(np.cumsum(taken) - taken, np.asarray(lengths, np.int64))
+        index = _encoded(places)
+        self._index[: len(index)] = index
+        _write(path, [*pieces, self._index], int(taken.sum()) + len(index))
+        tails = [piece[length - CRC_BYTES : length] for piece, length in zip(pieces, lengths, strict=True)]
+        return _identity(places[:, 1], [tail.tobytes() for tail in tails])
+
+    def write_packed(self, path: Path, chunks: Sequence[bytes]) -> bytes:
+        """Write ``chunks``, each with its checksum (see :func:`with_checksum`); else as :meth:`write_slots`."""
+        lengths = np.asarray([len(chunk) for chunk in chunks], np.int64)
+        ends = np.cumsum(lengths)
+        places = self._places(ends - lengths, lengths)
+        parts = [*(np.frombuffer(chunk, np.uint8) for chunk in chunks), _encoded(places)]
+        size = sum(len(part) for part in parts)
+        if size > len(self._memory):
+            self._memory = page_aligned(size + size // 4)
+        np.concatenate(parts, out=self._memory[:size])
+        _write(path, [self._memory[: padded(size)]], size)
+        return _identity(places[:, 1], [chunk[-CRC_BYTES:] for chunk in chunks])
+
+    def _places(self, offsets: Int64[np.ndarray, " n"], lengths: Int64[np.ndarray, " n"]) -> UInt64[np.ndarray, "_ 2"]:
+        places = np.full((self._slots, 2), _ABSENT, "<u8")
+        places[: len(lengths)] = np.stack([offsets, lengths], axis=1)
+        return places
 
 
 def with_checksum(chunk: bytes) -> bytes:
@@ -121,15 +155,14 @@ def crc32c(data: bytes | UInt8[np.ndarray, " bytes"]) -> bytes:
     return google_crc32c.value(cast(bytes, data)).to_bytes(CRC_BYTES, "little")
 
 
-def _reserve(file: int, size: int) -> None:
-    """Claim a new file's space at once: a full disk shows before the work, and writing takes half the time."""
-    if not hasattr(os, "posix_fallocate"):
-        return
-    try:
-        os.posix_fallocate(file, 0, size)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # these say that the file system cannot
-            raise
+def _encoded(places: UInt64[np.ndarray, "slots 2"]) -> UInt8[np.ndarray, " _"]:
+    index = places.tobytes()
+    return np.frombuffer(index + crc32c(index), np.uint8)
+
+
+def _write(path: Path, pieces: list[UInt8[np.ndarray, " _"]], size: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_file(path, pieces, size)
 
 
 def _name(path: Path) -> str:

@@ -6,7 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 _VARIABLE = "OMP_NUM_THREADS"  # what schedulers and our own workers set to say how many cores a process has
-_PARTS_PER_THREAD = 6  # so that none waits long for the slowest
+_SMALLEST_PART = 2
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,17 @@ class Threads:
         """Begin what `each` does; with one thread it is done at once."""
         if self._pool is None:
             return Pending([], [work(range(items))] if items else [])
-        step = max(1, -(-items // (self.count * _PARTS_PER_THREAD)))
-        parts = [range(start, min(start + step, items)) for start in range(0, items, step)]
-        return Pending([self._pool.submit(work, part) for part in parts], [])
+        return Pending([self._pool.submit(work, part) for part in self._parts(items)], [])
+
+    def _parts(self, items: int) -> list[range]:
+        """Ever smaller parts of ``range(items)``: few to hand over, and in the end none waits long for the slowest."""
+        parts: list[range] = []
+        start = 0
+        while start < items:
+            stop = min(items, start + max(_SMALLEST_PART, (items - start) // (2 * self.count)))
+            parts.append(range(start, stop))
+            start = stop
+        return parts
 
     def close(self) -> None:
         """End the threads."""

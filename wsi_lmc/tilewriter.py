@@ -11,7 +11,7 @@ from imagecodecs.zarr import Jpeg
 from jaxtyping import UInt8
 from zarr.codecs import BloscCodec, Crc32cCodec
 
-from wsi_lmc.shards import CRC_BYTES, crc32c, with_checksum, write_shard
+from wsi_lmc.shards import CRC_BYTES, ShardBuffer, crc32c, with_checksum
 from wsi_lmc.slide import encode_jpeg
 from wsi_lmc.threads import Pending, Threads
 from wsi_lmc.tilestore import CODECS, SCHEMA, SCHEMA_VERSION, TILES_PER_SHARD, StoredCodec, TileRows
@@ -24,7 +24,7 @@ from wsi_lmc.zarrio import (
 )
 
 _BLOSC_OVERHEAD = 16
-_Chunk = bytes | UInt8[np.ndarray, " _"]
+_Chunk = bytes | int  # compressed, with its checksum; or how many bytes of its slot it takes
 _BLOSC = BloscCodec(cname="lz4", clevel=1, shuffle="noshuffle", typesize=1)
 _JPEG: dict[StoredCodec, Jpeg] = {"kept": Jpeg(), "jpeg": Jpeg(level=95, subsampling="444")}
 
@@ -45,8 +45,7 @@ class TileStoreWriter:
         self._writing: tuple[str, Future[bytes]] | None = None
         self._disk = ThreadPoolExecutor(1, "disk")
         room = tile_px * tile_px * 3 + _BLOSC_OVERHEAD + CRC_BYTES if codec == "lossless" else 0
-        slots = min(count, TILES_PER_SHARD)
-        self._buffers = [np.empty((slots, room), np.uint8) for _ in range(2)]  # one is filled, one is being written
+        self._buffers = [ShardBuffer(TILES_PER_SHARD, room) for _ in range(2)]  # one is filled, one is being written
         jpeg = codec != "lossless"
         self._group.create_array(
             "tiles",
@@ -114,7 +113,8 @@ class TileStoreWriter:
         if self._chunks:
             name = f"c/{len(self._shards)}/0/0/0"
             path = self._path / "tiles" / name
-            self._writing = (name, self._disk.submit(write_shard, path, self._chunks, TILES_PER_SHARD))
+            write: Any = self._buffers[0].write_slots if self._codec == "lossless" else self._buffers[0].write_packed
+            self._writing = (name, self._disk.submit(write, path, self._chunks))
         self._chunks, self._buffers = [], self._buffers[::-1]
 
     def _finish(self) -> None:
@@ -127,14 +127,14 @@ class TileStoreWriter:
         """Compress ``rows`` of tiles, the first of which goes into the open shard's next slot."""
         if self._codec != "lossless":
             return [with_checksum(encode_jpeg(tiles[row])) for row in rows]
-        free = self._buffers[0][len(self._chunks) :]
-        return [_compress(tiles[row], free[row]) for row in rows]
+        buffer, filled = self._buffers[0], len(self._chunks)
+        return [_compress(tiles[row], buffer.room_for(filled + row)) for row in rows]
 
 
-def _compress(tile: UInt8[np.ndarray, "h w 3"], buffer: UInt8[np.ndarray, " _"]) -> UInt8[np.ndarray, " _"]:
-    """Compress into ``buffer``, with the checksum; returns the part that was used."""
+def _compress(tile: UInt8[np.ndarray, "h w 3"], buffer: UInt8[np.ndarray, " _"]) -> int:
+    """Compress into ``buffer``, with the checksum; returns how many bytes that takes."""
     room = cast(Any, buffer[:-CRC_BYTES])
     found = imagecodecs.blosc_encode(tile, level=1, compressor="lz4", shuffle=0, numthreads=1, out=room)
     end = len(found)
     buffer[end : end + CRC_BYTES] = np.frombuffer(crc32c(buffer[:end]), np.uint8)
-    return buffer[: end + CRC_BYTES]
+    return end + CRC_BYTES

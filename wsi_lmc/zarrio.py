@@ -91,12 +91,13 @@ def seal(path: Path, attributes: Attributes, shards: Mapping[str, Mapping[str, b
 def stored_sha256(array_folder: Path, shards: Mapping[str, bytes] | None = None) -> str:
     """SHA-256 over an array's files: each relative path, then its content, in path order.
 
-    Content is a file's bytes, but of a shard the length and crc32c of each chunk: these cover every byte, and are known
-    when the shard is written, while hashing gigabytes of tiles would cost a third of the time it takes to cut them.
+    Content is a file's bytes, but of a shard the length and crc32c of each chunk: these cover every byte that is ever
+    read, and are known when the shard is written, while hashing gigabytes of tiles would cost a third of the time it
+    takes to cut them.
 
     Args:
         array_folder: of the array.
-        shards: what :func:`wsi_lmc.shards.write_shard` gave, by relative path; shards not in it are read and checked.
+        shards: what :class:`wsi_lmc.shards.ShardBuffer` gave, by relative path; shards not in it are read and checked.
 
     Raises:
         ShardError: a shard is damaged.

@@ -19,18 +19,22 @@ from wsi_lmc.slide.reader import Boxes, ReadError
 from wsi_lmc.slide.segments import SegmentTable, fetch_segments
 from wsi_lmc.threads import Threads
 
-_FETCHED_TOGETHER = 16  # segments: few enough for their bytes to stay in the CPU's cache
+_FETCHED_TOGETHER = 32  # segments: few enough for their bytes to stay in the CPU's cache
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """Which segments serve which boxes; all positions in (reduced) level pixels."""
+    """Which segments serve which boxes; all positions in (reduced) level pixels.
+
+    ``alike`` are the boxes that a segment fills exactly, with nothing left over, and no other box touches it; else -1.
+    """
 
     table: SegmentTable
     denominator: Denominator
     corners: Int64[np.ndarray, "n 2"]
     segments: Int64[np.ndarray, " s"]
     boxes: list[Int64[np.ndarray, " _"]]
+    alike: Int64[np.ndarray, " s"]
     keep_from_row: int
 
 
@@ -90,35 +94,34 @@ class DirectReader:
         table = plan.table
         width, height = table.segment.width // plan.denominator, table.segment.height // plan.denominator
         scratch = np.empty((height, width, 3), np.uint8)
-        for index, boxes, data in self._with_bytes(plan, part):
-            row, column = divmod(index, table.columns)
-            box = int(boxes[0])
-            fits = out.shape[1:3] == (height, width) and (column * width, row * height) == tuple(plan.corners[box])
+        for index, boxes, alike, data in self._with_bytes(plan, part):
             try:
-                if fits and data is not None and len(boxes) == 1 and _is_whole(table, row, column):
-                    decode_segment(table, data, out[box], plan.denominator)
+                if alike >= 0 and data is not None:
+                    decode_segment(table, data, out[alike], plan.denominator)
                     continue
                 pixels = self._pixels(plan, index, data, scratch)
             except ReadError:
                 unreadable[boxes] = True
                 scratch[...] = self.background
                 pixels = scratch
+            row, column = divmod(index, table.columns)
             used = _used(table, row, column, plan.denominator)
             for box in boxes:
                 _lay(pixels[: used[0], : used[1]], out[box], (column * width, row * height), plan.corners[box])
 
-    def _with_bytes(self, plan: _Plan, part: range) -> Iterator[tuple[int, Int64[np.ndarray, " _"], bytes | None]]:
-        """A part of a plan's segments with the boxes they touch and their bytes, which come a few at a time.
+    def _with_bytes(self, plan: _Plan, part: range) -> Iterator[tuple[int, Int64[np.ndarray, " _"], int, bytes | None]]:
+        """A part of a plan's segments with the boxes they touch or are, and their bytes, which come a few at a time.
 
         No bytes for those that are kept from before.
         """
         for start in range(part.start, part.stop, _FETCHED_TOGETHER):
             few = slice(start, min(start + _FETCHED_TOGETHER, part.stop))
-            segments, boxes = plan.segments[few], plan.boxes[few]
-            kept = np.fromiter((index in self._kept for index in segments.tolist()), np.bool_, len(segments))
-            fetched = iter(self.fetch(self._kept_of[0], segments[~kept]))
-            for index, touched, known in zip(segments.tolist(), boxes, kept, strict=True):
-                yield index, touched, None if known else next(fetched)
+            segments = plan.segments[few]
+            known = [index in self._kept for index in segments.tolist()] if self._kept else [False] * len(segments)
+            fetched = iter(self.fetch(self._kept_of[0], segments[~np.asarray(known)] if any(known) else segments))
+            rows = zip(segments.tolist(), plan.boxes[few], plan.alike[few].tolist(), known, strict=True)
+            for index, touched, alike, has_it in rows:
+                yield index, touched, alike, None if has_it else next(fetched)
 
     def _pixels(
         self, plan: _Plan, index: int, data: bytes | None, scratch: UInt8[np.ndarray, "h w 3"]
@@ -175,16 +178,17 @@ def _plan(
             found.append(np.stack([cell[:, 1] * table.columns + cell[:, 0], np.arange(len(cell))])[:, inside])
     segment, box = np.concatenate(found, axis=1)
     order = np.argsort(segment, kind="stable")
-    segments, starts = np.unique(segment[order], return_index=True)
+    segments, starts, touched = np.unique(segment[order], return_index=True, return_counts=True)
     boxes = np.split(box[order], starts[1:]) if len(segments) else []
-    by_box = np.argsort(box[order][starts], kind="stable")  # one box after the other, while it is in the CPU's cache
-    segments, boxes = segments[by_box], [boxes[number] for number in by_box]
+    first_box = box[order][starts]
+    by_box = np.argsort(first_box, kind="stable")  # one box after the other, while it is in the CPU's cache
+    boxes = [boxes[number] for number in by_box]
+    segments, first_box, touched = segments[by_box], first_box[by_box], touched[by_box]
+    cell = np.stack([segments % table.columns, segments // table.columns], axis=1)
+    inside = ((cell + 1) * [table.segment.width, table.segment.height] <= [table.size.width, table.size.height]).all(1)
+    alike = inside & (touched == 1) & (cell * side == corners[first_box]).all(1) & bool((side == shape[::-1]).all())
     keep_from_row = int(first[-1, 1]) if len(corners) else 0
-    return _Plan(table, denominator, corners, segments, boxes, keep_from_row)
-
-
-def _is_whole(table: SegmentTable, row: int, column: int) -> bool:
-    return _used(table, row, column, 1) == (table.segment.height, table.segment.width)
+    return _Plan(table, denominator, corners, segments, boxes, np.where(alike, first_box, -1), keep_from_row)
 
 
 def _used(table: SegmentTable, row: int, column: int, denominator: Denominator) -> tuple[int, int]:

@@ -83,21 +83,20 @@ def fetch_segments(file: int, table: SegmentTable, segments: Int64[np.ndarray, "
     ends = starts + counts
     apart = (starts[1:] < ends[:-1]) | (starts[1:] - ends[:-1] > _GAP)
     far = np.cumsum(counts) // _RUN
-    runs = np.split(np.arange(len(segments)), np.flatnonzero(apart | (far[1:] != far[:-1])) + 1)
-    found: list[bytes | None] = []
-    for run in runs if len(segments) else []:
-        start = int(starts[run[0]])
-        data = _pread(file, int(ends[run[-1]]) - start, start)
-        if data is None and len(run) > 1:  # which of them is it?
-            found += [_pread(file, int(counts[row]), int(starts[row])) for row in run]
-        else:
-            whole = data or b""
-            found += [whole[int(starts[row]) - start : int(ends[row]) - start] or None for row in run]
-    whole_ones: list[bytes | None] = [None] * len(segments)
-    for row, data, count in zip(order.tolist(), found, counts.tolist(), strict=True):
-        if data is not None and len(data) == count >= _SHORTEST:
-            whole_ones[row] = data
-    return whole_ones
+    cuts = (np.flatnonzero(apart | (far[1:] != far[:-1])) + 1).tolist()
+    rows, first, size, last = order.tolist(), starts.tolist(), counts.tolist(), ends.tolist()
+    found: list[bytes | None] = [None] * len(rows)
+    for begin, end in zip([0, *cuts], [*cuts, len(rows)], strict=True) if rows else []:
+        start = first[begin]
+        whole = _pread(file, last[end - 1] - start, start)
+        for number in range(begin, end):
+            if whole is not None:
+                data = whole[first[number] - start : last[number] - start] if end - begin > 1 else whole
+            else:  # which of them is it?
+                data = _pread(file, size[number], first[number])
+            if data is not None and len(data) == size[number] >= _SHORTEST:
+                found[rows[number]] = data
+    return found
 
 
 def _pread(file: int, length: int, offset: int) -> bytes | None:
