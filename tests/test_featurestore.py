@@ -45,7 +45,7 @@ def test_what_is_written_is_read_back(dtype: Any, count: int, tmp_path: Path) ->
 
 def test_thousands_of_rows_a_chunk(tmp_path: Path) -> None:
     features, store = write(tmp_path / "a.zarr", 2 * ROWS_PER_CHUNK + 1)
-    assert len([path for path in (store.path / "features" / "c").rglob("*") if path.is_file()]) == 3
+    assert len(list((store.path / "features").glob("c.*"))) == 3
     stock: Any = zarr.open_group(store.path, mode="r")["features"]
     np.testing.assert_array_equal(stock[ROWS_PER_CHUNK - 2 : ROWS_PER_CHUNK + 2], features[ROWS_PER_CHUNK - 2 :][:4])
 
@@ -61,7 +61,7 @@ def test_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("how", ["deleted", "flipped"])
 def test_a_damaged_array_is_found_and_never_read(name: str, how: str, tmp_path: Path) -> None:
     _, store = write(tmp_path / "a.zarr", 9)
-    chunk = next(path for path in (store.path / name / "c").rglob("*") if path.is_file())
+    chunk = next(path for path in (store.path / name).glob("c.*"))
     if how == "deleted":
         chunk.unlink()
     else:

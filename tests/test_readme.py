@@ -49,7 +49,7 @@ def test_every_command_runs(tmp_path: Path) -> None:
         assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
     assert len(list((tmp_path / "for-clam" / "pt_files").glob("*.pt"))) == 2
     for stored, straight in zip(*(sorted((tmp_path / run / "features").iterdir()) for run in _SAME), strict=True):
-        chunks = [(store / "features/c/0/0").read_bytes() for store in (stored, straight)]
+        chunks = [(store / "features/c.0.0").read_bytes() for store in (stored, straight)]
         assert chunks[0] == chunks[1], "features from a store and straight from the slide differ"
     for code in _blocks("python"):
         subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=tmp_path, check=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wsi_lmc.shards import with_checksum
+from wsi_lmc.shards import crc32c
 from wsi_lmc.slide import encode_jpeg
 from wsi_lmc.threads import Threads
 from wsi_lmc.tilestore import StoredCodec, TileRows, TileStore
@@ -21,7 +21,8 @@ DESCRIBED = {"slide": {"id": "a"}, "tile": {"px": PX}}
 @pytest.mark.parametrize("codec", ["lossless", "jpeg"])
 @pytest.mark.parametrize(("block", "threads"), [(1, 1), (7, 2), (256, 3), (300, 2)])
 def test_blocks_and_threads_do_not_show(codec: StoredCodec, block: int, threads: int, tmp_path: Path) -> None:
-    digests = []
+    digests: list[dict[str, str]] = []
+    shards: list[list[bytes]] = []
     for number, (size, count) in enumerate([(block, threads), (64, 1)]):
         path = tmp_path / f"{number}.zarr"
         with Threads(count) as some, TileStoreWriter(path, COUNT, PX, codec, some) as writer:
@@ -31,7 +32,9 @@ def test_blocks_and_threads_do_not_show(codec: StoredCodec, block: int, threads:
         store = TileStore.open(path)
         assert store.attributes["sha256"]["tiles"] == stored_sha256(path / "tiles")
         digests.append(store.attributes["sha256"])
+        shards.append([shard.read_bytes() for shard in sorted((path / "tiles").glob("c.*"))])
     assert digests[0] == digests[1]
+    assert shards[0] == shards[1]
 
 
 def test_memory_may_be_used_again_after_the_next_call(tmp_path: Path) -> None:
@@ -50,5 +53,5 @@ def test_what_is_encoded_already_is_kept_as_it_is(tmp_path: Path) -> None:
         writer.write_encoded(jpegs[:290])
         writer.write_encoded(jpegs[290:])
         writer.close(ROWS, DESCRIBED)
-    assert with_checksum(jpegs[299]) in (tmp_path / "a.zarr/tiles/c/1/0/0/0").read_bytes()
+    assert jpegs[299] + crc32c(jpegs[299]) in (tmp_path / "a.zarr/tiles/c.1.0.0.0").read_bytes()
     assert TileStore.open(tmp_path / "a.zarr").attributes["codec"] == "the slide's own jpeg + crc32c"

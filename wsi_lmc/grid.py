@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+import cv2
 import numpy as np
 from annotated_doc import Doc
 from jaxtyping import Bool, Float32, Float64, Int32
@@ -91,9 +92,7 @@ def tissue_fractions(
     By a summed-area table read at fractional positions: linear between its nodes, since the mask is constant within a
     pixel. Parts of a tile beyond the mask count as no tissue.
     """
-    height, width = mask.mask.shape
-    table = np.zeros((height + 1, width + 1))
-    table[1:, 1:] = mask.mask.cumsum(axis=0, dtype=np.float64).cumsum(axis=1)
+    table = np.asarray(cv2.integral(mask.mask.astype(np.uint8), sdepth=cv2.CV_64F), np.float64)
     left, right = (xs / mask.downsample[0], (xs + footprint[0]) / mask.downsample[0])
     top, bottom = (ys / mask.downsample[1], (ys + footprint[1]) / mask.downsample[1])
     across = _between(table, left, right)

@@ -25,13 +25,15 @@ def draw_overview(overview: Overview, mask: TissueMask, grid: TileGrid) -> UInt8
     to_picture = factor / np.asarray(overview.downsample)
     corners = np.rint(grid.origins * to_picture).astype(int)
     ends = np.rint((grid.origins + np.asarray(grid.sampling.footprint)) * to_picture).astype(int)
+    boxes = np.concatenate([corners, ends], axis=1).tolist()
     kept = np.zeros(picture.shape[:2], np.uint8)
-    for (x0, y0), (x1, y1) in zip(corners, ends, strict=True):
+    for x0, y0, x1, y1 in boxes:
         kept[y0:y1, x0:x1] = 1
     veiled = cv2.addWeighted(picture, 0.55, np.full_like(picture, 255), 0.45, 0)
-    picture = np.where(kept[..., None] == 1, picture, veiled)
-    for (x0, y0), (x1, y1) in zip(corners, ends, strict=True):
-        cv2.rectangle(picture, (int(x0), int(y0)), (int(x1) - 1, int(y1) - 1), _KEPT, 1)
+    cv2.copyTo(picture, kept, veiled)
+    picture = veiled
+    for x0, y0, x1, y1 in boxes:
+        cv2.rectangle(picture, (x0, y0), (x1 - 1, y1 - 1), _KEPT, 1)
     enlarged = cv2.resize(mask.mask.astype(np.uint8), shape, interpolation=cv2.INTER_NEAREST)
     rings, _ = cv2.findContours(enlarged, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
     cv2.drawContours(picture, rings, -1, _CONTOUR, 2)

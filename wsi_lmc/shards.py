@@ -91,33 +91,29 @@ class ShardBuffer:
         taken = np.asarray([len(piece) for piece in pieces], np.int64)
         places = self._places(np.cumsum(taken) - taken, np.asarray(lengths, np.int64))
         index = _encoded(places)
-        self._index[: len(index)] = index
+        self._index[: len(index)] = np.frombuffer(index, np.uint8)
         _write(path, [*pieces, self._index], int(taken.sum()) + len(index))
         tails = [piece[length - CRC_BYTES : length] for piece, length in zip(pieces, lengths, strict=True)]
         return _identity(places[:, 1], [tail.tobytes() for tail in tails])
 
     def write_packed(self, path: Path, chunks: Sequence[bytes]) -> bytes:
-        """Write ``chunks``, each with its checksum (see :func:`with_checksum`); else as :meth:`write_slots`."""
-        lengths = np.asarray([len(chunk) for chunk in chunks], np.int64)
-        ends = np.cumsum(lengths)
-        places = self._places(ends - lengths, lengths)
-        parts = [*(np.frombuffer(chunk, np.uint8) for chunk in chunks), _encoded(places)]
-        size = sum(len(part) for part in parts)
+        """Write ``chunks``, which come without their checksums; else as :meth:`write_slots`."""
+        lengths = np.asarray([len(chunk) + CRC_BYTES for chunk in chunks], np.int64)
+        places = self._places(np.cumsum(lengths) - lengths, lengths)
+        tails = [crc32c(chunk) for chunk in chunks]
+        parts = [part for chunk, tail in zip(chunks, tails, strict=True) for part in (chunk, tail)]
+        whole = b"".join([*parts, _encoded(places)])
+        size = len(whole)
         if size > len(self._memory):
             self._memory = page_aligned(size + size // 4)
-        np.concatenate(parts, out=self._memory[:size])
+        self._memory[:size] = np.frombuffer(whole, np.uint8)
         _write(path, [self._memory[: padded(size)]], size)
-        return _identity(places[:, 1], [chunk[-CRC_BYTES:] for chunk in chunks])
+        return _identity(places[:, 1], tails)
 
     def _places(self, offsets: Int64[np.ndarray, " n"], lengths: Int64[np.ndarray, " n"]) -> UInt64[np.ndarray, "_ 2"]:
         places = np.full((self._slots, 2), _ABSENT, "<u8")
         places[: len(lengths)] = np.stack([offsets, lengths], axis=1)
         return places
-
-
-def with_checksum(chunk: bytes) -> bytes:
-    """A compressed chunk as it stands in a shard."""
-    return chunk + crc32c(chunk)
 
 
 def open_shard(path: Path, slots: int) -> Shard:
@@ -155,9 +151,9 @@ def crc32c(data: bytes | UInt8[np.ndarray, " bytes"]) -> bytes:
     return google_crc32c.value(cast(bytes, data)).to_bytes(CRC_BYTES, "little")
 
 
-def _encoded(places: UInt64[np.ndarray, "slots 2"]) -> UInt8[np.ndarray, " _"]:
+def _encoded(places: UInt64[np.ndarray, "slots 2"]) -> bytes:
     index = places.tobytes()
-    return np.frombuffer(index + crc32c(index), np.uint8)
+    return index + crc32c(index)
 
 
 def _write(path: Path, pieces: list[UInt8[np.ndarray, " _"]], size: int) -> None:

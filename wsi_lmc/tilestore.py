@@ -60,6 +60,11 @@ class TileRows:
     valid: UInt8[np.ndarray, " n"]
 
 
+def shard_name(number: int) -> str:
+    """File of a store's ``tiles`` that holds a shard."""
+    return f"c.{number}.0.0.0"
+
+
 class TileStore:
     """Tiles of one slide, opened for reading. Cheap to open; pixels are read when asked for."""
 
@@ -141,7 +146,7 @@ class TileStore:
         damaged = np.zeros(len(rows), np.bool_)
         for number, positions in by_shard(rows, TILES_PER_SHARD).items():
             try:
-                with closing(open_shard(self.path / "tiles" / f"c/{number}/0/0/0", TILES_PER_SHARD)) as shard:
+                with closing(open_shard(self.path / "tiles" / shard_name(number), TILES_PER_SHARD)) as shard:
                     self._read_shard(shard, rows, positions, (tiles, damaged), threads)
             except (ShardError, ReadError) as error:
                 first, last = rows[positions].min(), rows[positions].max()

@@ -11,11 +11,12 @@ from imagecodecs.zarr import Jpeg
 from jaxtyping import UInt8
 from zarr.codecs import BloscCodec, Crc32cCodec
 
-from wsi_lmc.shards import CRC_BYTES, ShardBuffer, crc32c, with_checksum
+from wsi_lmc.shards import CRC_BYTES, ShardBuffer, crc32c
 from wsi_lmc.slide import encode_jpeg
 from wsi_lmc.threads import Pending, Threads
-from wsi_lmc.tilestore import CODECS, SCHEMA, SCHEMA_VERSION, TILES_PER_SHARD, StoredCodec, TileRows
+from wsi_lmc.tilestore import CODECS, SCHEMA, SCHEMA_VERSION, TILES_PER_SHARD, StoredCodec, TileRows, shard_name
 from wsi_lmc.zarrio import (
+    FLAT_KEYS,
     Attributes,
     create_group,
     register_jpeg,
@@ -24,7 +25,7 @@ from wsi_lmc.zarrio import (
 )
 
 _BLOSC_OVERHEAD = 16
-_Chunk = bytes | int  # compressed, with its checksum; or how many bytes of its slot it takes
+_Chunk = bytes | int  # compressed; or how many bytes of its slot it takes, with its checksum
 _BLOSC = BloscCodec(cname="lz4", clevel=1, shuffle="noshuffle", typesize=1)
 _JPEG: dict[StoredCodec, Jpeg] = {"kept": Jpeg(), "jpeg": Jpeg(level=95, subsampling="444")}
 
@@ -51,6 +52,7 @@ class TileStoreWriter:
             "tiles",
             shape=(count, tile_px, tile_px, 3),
             dtype=np.uint8,
+            chunk_key_encoding=FLAT_KEYS,
             chunks=(1, tile_px, tile_px, 3),
             shards=(TILES_PER_SHARD, tile_px, tile_px, 3),
             serializer=_JPEG[codec] if codec != "lossless" else "auto",
@@ -68,7 +70,7 @@ class TileStoreWriter:
     def write_encoded(self, chunks: Sequence[bytes]) -> None:
         """Write the next tiles, already compressed as the store's codec says."""
         for start, stop in self._pieces(len(chunks)):
-            self._extend([with_checksum(chunk) for chunk in chunks[start:stop]])
+            self._extend(chunks[start:stop])
 
     def close(self, rows: TileRows, attributes: Attributes) -> None:
         """Add the per-tile arrays, then the attributes with every array's SHA-256."""
@@ -111,7 +113,7 @@ class TileStoreWriter:
         """Begin to write the open shard, after the one before it is written: its buffer is needed next."""
         self._finish()
         if self._chunks:
-            name = f"c/{len(self._shards)}/0/0/0"
+            name = shard_name(len(self._shards))
             path = self._path / "tiles" / name
             write: Any = self._buffers[0].write_slots if self._codec == "lossless" else self._buffers[0].write_packed
             self._writing = (name, self._disk.submit(write, path, self._chunks))
@@ -126,7 +128,7 @@ class TileStoreWriter:
     def _encode(self, tiles: UInt8[np.ndarray, "tile h w 3"], rows: range) -> "list[_Chunk]":
         """Compress ``rows`` of tiles, the first of which goes into the open shard's next slot."""
         if self._codec != "lossless":
-            return [with_checksum(encode_jpeg(tiles[row])) for row in rows]
+            return [encode_jpeg(tiles[row]) for row in rows]
         buffer, filled = self._buffers[0], len(self._chunks)
         return [_compress(tiles[row], buffer.room_for(filled + row)) for row in rows]
 

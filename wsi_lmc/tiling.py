@@ -79,10 +79,7 @@ def _native_blocks(
 
     for start in range(0, len(segments), TILES_PER_SHARD):
         block = segments[start : start + TILES_PER_SHARD]
-        parts = slide.threads.each(
-            lambda rows, block=block: slide.native_jpegs(sampling.level, block[rows.start : rows.stop]), len(block)
-        )
-        found = [jpeg for part in parts for jpeg in part]
+        found = slide.native_jpegs(sampling.level, block)  # copying bytes: threads would only hinder each other
         valid = np.asarray([Validity.UNREADABLE if jpeg is None else Validity.OK for jpeg in found], np.uint8)
         unreadable += int((valid == Validity.UNREADABLE).sum())
         _check_share(unreadable, len(segments))

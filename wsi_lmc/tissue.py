@@ -13,7 +13,6 @@ import numpy as np
 from annotated_doc import Doc
 from jaxtyping import Bool, UInt8
 from skimage.filters import threshold_otsu
-from skimage.morphology import remove_small_holes, remove_small_objects
 
 from wsi_lmc.slide import Overview, Slide
 
@@ -69,10 +68,18 @@ def tissue_of(
     threshold = float(min(max(found, config.lowest_threshold), config.highest_threshold))
     mask = (smooth > threshold) & ~foreign
     pixel_um2 = um * um
-    mask = remove_small_objects(mask, max_size=int(config.min_object_um2 / pixel_um2))
-    framed = np.pad(mask, 1)  # glass that reaches the slide's edge is no hole
-    filled = remove_small_holes(framed, max_size=int(config.min_hole_um2 / pixel_um2))[1:-1, 1:-1]
+    mask = _without_small(mask, config.min_object_um2 / pixel_um2)
+    glass = np.pad(~mask, 1, constant_values=True)  # glass that reaches the slide's edge is no hole
+    filled = ~_without_small(glass, config.min_hole_um2 / pixel_um2)[1:-1, 1:-1]
     return filled & ~foreign, threshold
+
+
+def _without_small(mask: Bool[np.ndarray, "y x"], most: float) -> Bool[np.ndarray, "y x"]:
+    """A mask without its pieces, connected along edges, of ``most`` pixels or fewer."""
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=4, ltype=cv2.CV_32S)
+    large = stats[:, cv2.CC_STAT_AREA] > int(most)
+    large[0] = False  # what the mask leaves out
+    return large[labels.astype(np.int64, copy=False)]
 
 
 def saturation_of(pixels: UInt8[np.ndarray, "y x 3"]) -> UInt8[np.ndarray, "y x"]:
@@ -86,11 +93,11 @@ def pen_or_black(pixels: UInt8[np.ndarray, "y x 3"]) -> Bool[np.ndarray, "y x"]:
     Both stains pass blue at least as well as green and red light better than green, so green above both or blue far
     above red is ink; without colour and dark is ink or the edge of the glass.
     """
-    smooth = cv2.blur(pixels, (3, 3)).astype(np.int16)
-    red, green, blue = smooth[..., 0], smooth[..., 1], smooth[..., 2]
-    dark = smooth.max(axis=2) < 70
-    green_ink = (green - red > 12) & (green - blue > -20) & (red < 190)
-    blue_ink = (blue - red > 60) & (green - red > 5)
+    red, green, blue = cv2.split(cv2.blur(pixels, (3, 3)))
+    dark = cv2.max(cv2.max(red, green), blue) < 70
+    greener = cv2.subtract(green, red)  # 0 where it is not
+    green_ink = (greener > 12) & (cv2.subtract(blue, green) < 20) & (red < 190)
+    blue_ink = (cv2.subtract(blue, red) > 60) & (greener > 5)
     ink = (dark | green_ink | blue_ink).astype(np.uint8)
     ink = cv2.morphologyEx(ink, cv2.MORPH_OPEN, np.ones((2, 2), np.uint8))  # single dark nuclei are no ink
     return cv2.dilate(ink, np.ones((5, 5), np.uint8)).astype(bool)

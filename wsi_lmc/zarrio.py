@@ -23,6 +23,8 @@ from wsi_lmc.provenance import created_by
 from wsi_lmc.shards import ShardError, open_shard
 
 Attributes = dict[str, Any]
+FLAT_KEYS: Any = {"name": "default", "separator": "."}
+"""Chunks lie beside each other as ``c.0.0``, without folders, which count against quotas as files do."""
 
 
 def create_group(path: Path) -> zarr.Group:
@@ -37,6 +39,7 @@ def write_array(group: zarr.Group, name: str, values: np.ndarray, chunk_rows: in
         name,
         shape=values.shape,
         dtype=values.dtype,
+        chunk_key_encoding=FLAT_KEYS,
         chunks=(rows, *values.shape[1:]),
         compressors=lossless_codecs(),
         filters=None,

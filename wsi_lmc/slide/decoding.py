@@ -31,7 +31,7 @@ def decode_segment(
     if data is None:
         raise ReadError("the file ends before this segment, or the disk fails")
     if table.codec == "jpeg":
-        decode_jpeg(table.head + data[2:], out, denominator)
+        decode_jpeg(b"".join((table.head, memoryview(data)[2:])), out, denominator)
         return
     if denominator != 1:
         raise ValueError("only JPEG is reduced while decoding")
@@ -70,7 +70,7 @@ def whole_jpeg(table: SegmentTable, data: bytes | None) -> bytes | None:
     """
     if data is None or not (data.endswith(_END_OF_IMAGE) or data.rstrip(b"\0").endswith(_END_OF_IMAGE)):
         return None
-    jpeg = table.head + data[2:]
+    jpeg = b"".join((table.head, memoryview(data)[2:]))
     try:
         _check_size(jpeg, table.segment)
     except (ReadError, *_JPEG_ERRORS):

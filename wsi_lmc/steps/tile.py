@@ -2,6 +2,7 @@
 
 import hashlib
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
@@ -93,11 +94,12 @@ def tile_slide(task: TileTask) -> Outcome:
             return replace(outcome, fresh=False, seconds=time.monotonic() - began)
         with open_task_slide(task) as slide:
             grid, mask, overview = plan_tiles(task, slide)
-            _publish_eyes(task, slide, grid, (mask, overview))
             tissue = {"source": task.mask.name if task.mask else "detected", "threshold": mask.threshold}
             attributes: Attributes = {"tissue": tissue | asdict(task.config.tissue), **identity}
-            with publishing(task.out, final) as draft:
+            with publishing(task.out, final) as draft, ThreadPoolExecutor(1, "eyes") as beside:
+                eyes = beside.submit(_publish_eyes, task, slide, grid, (mask, overview))
                 cut_tiles(slide, grid, draft, task.config.codec, attributes)
+                eyes.result()  # a store is there only if the outline and the picture are
             outcome = succeeded(task.slide_id, "tile", asdict(slide.info), len(grid))
     return replace(outcome, seconds=time.monotonic() - began)
 
