@@ -12,6 +12,7 @@ import argparse
 import os
 import shutil
 import statistics
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable
@@ -86,6 +87,18 @@ def openslide_to_zarr(bench: Bench) -> int:
     return len(origins)
 
 
+def hs2p(python: Path) -> Callable[[Bench], float]:
+    """A peer's own tiling, in its own environment and process; its imports are not counted."""
+    script = Path(__file__).with_name("peer_hs2p.py")
+
+    def run(bench: Bench) -> float:
+        command = [python, script, bench.path, bench.out / "hs2p", str(UM), str(bench.threads.count)]
+        found = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+        return int(found[-2]) / float(found[-1])
+
+    return run
+
+
 def tile(codec: str) -> Callable[[Bench], int]:
     """The whole step: open, compare, find tissue, draw the overview, cut, checksum, publish."""
 
@@ -147,7 +160,7 @@ ROWS: dict[str, Callable[[Bench], int]] = {
 }
 
 
-def measure(path: Path, out: Path, cores: int, rounds: int) -> None:
+def measure(path: Path, out: Path, cores: int, rounds: int, peer: Path | None) -> None:
     """Print every row's tiles a second and its ratio to raw decoding."""
     os.environ["OMP_NUM_THREADS"] = str(cores)
     if cores == 1:
@@ -166,14 +179,16 @@ def measure(path: Path, out: Path, cores: int, rounds: int) -> None:
             for name, run in ROWS.items():
                 if name.startswith("tile,"):
                     shutil.rmtree(folder / ("lossless" if "lossless" in name else "auto"), ignore_errors=True)
-                for name_of_row in ("peer.zarr", "kept.zarr"):
-                    shutil.rmtree(folder / name_of_row, ignore_errors=True)
+                for left in ("peer.zarr", "kept.zarr", "hs2p"):
+                    shutil.rmtree(folder / left, ignore_errors=True)
                 os.sync()  # so that no row pays for what the one before left to be written
                 began = time.perf_counter()
                 count = run(bench)
                 seconds = time.perf_counter() - began
                 if number:  # the first round warms the disk cache
                     rates[name].append((len(grid) if name == "raw decoding" else count) / seconds)
+            if number and peer is not None:
+                rates.setdefault("hs2p, JPEG tiles in a tar", []).append(hs2p(peer)(bench))
         sizes = {codec: _size(folder / codec / "tiles" / "slide.zarr") for codec in ("lossless", "auto")}
     shutil.rmtree(folder)
     _print(path, cores, rates, len(grid))
@@ -215,8 +230,9 @@ def main() -> None:
     parser.add_argument("--cores", type=int, default=1)
     parser.add_argument("--out", type=Path, help="Folder to write in; a tmpfs leaves the disk out.")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--hs2p", type=Path, help="Python of an environment with hs2p in it: its row, too.")
     given = parser.parse_args()
-    measure(given.slide, given.out or given.slide.parent, given.cores, given.rounds)
+    measure(given.slide, given.out or given.slide.parent, given.cores, given.rounds, given.hs2p)
 
 
 if __name__ == "__main__":

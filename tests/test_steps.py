@@ -131,18 +131,21 @@ def test_an_edited_outline_is_taken_as_the_mask(entry: SlideEntry, tmp_path: Pat
     run = tmp_path / "run"
     tile_slide(TileTask(entry, run, TileConfig()))
     outline = run / "contours" / "slide.geojson"
+    task = TileTask(entry, run, TileConfig(), mask=outline, overwrite=True)
+    assert not tile_slide(task).fresh, "given back as it was found"
     document = json.loads(outline.read_text())
     square = [[[300, 400], [812, 400], [812, 912], [300, 912], [300, 400]]]
     document["features"] = [{**document["features"][0], "geometry": {"type": "Polygon", "coordinates": square}}]
     outline.write_text(json.dumps(document))
     given = outline.read_bytes()
-    task = TileTask(entry, run, TileConfig(), mask=outline, overwrite=True)
     tile_slide(task)
     store = TileStore.open(run / "tiles" / "slide.zarr")
     covered = [tuple(origin) for origin in store.origins.tolist()]
     assert covered == [(256, 512), (512, 512), (512, 768)]  # at least half inside the square
     assert outline.read_bytes() == given, "the user's outline stays as it came"
     assert not tile_slide(task).fresh
+    with pytest.raises(SlideError, match="other settings"):
+        tile_slide(TileTask(entry, run, TileConfig()))  # never silently back to what was corrected
 
 
 def test_an_outline_that_is_missing_fails_the_slide(entry: SlideEntry, tmp_path: Path) -> None:

@@ -47,6 +47,11 @@ class Shard:
             raise ShardError(f"chunk {slot} of {self.name} does not match its checksum")
         return data[:-CRC_BYTES]
 
+    def expect_all(self) -> None:
+        """Let the system read ahead: most of the chunks will be asked for soon."""
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(self.file, 0, 0, os.POSIX_FADV_WILLNEED)
+
     def checksums(self) -> bytes:
         """Length and crc32c of every chunk, as stored: what identifies the content of a shard."""
         present = np.flatnonzero(self.index[:, 0] != _ABSENT).tolist()

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 _VARIABLE = "OMP_NUM_THREADS"  # what schedulers and our own workers set to say how many cores a process has
@@ -18,6 +18,7 @@ class Pending[T]:
 
     def result(self) -> list[T]:
         """Wait until all parts have ended; their results in order, or the first exception."""
+        wait(self.jobs)  # wakes up once; asking one after the other takes the interpreter from those at work
         failed = [error for job in self.jobs if (error := job.exception()) is not None]
         if failed:
             raise failed[0]

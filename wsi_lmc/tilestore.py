@@ -147,6 +147,8 @@ class TileStore:
         for number, positions in by_shard(rows, TILES_PER_SHARD).items():
             try:
                 with closing(open_shard(self.path / "tiles" / shard_name(number), TILES_PER_SHARD)) as shard:
+                    if len(positions) > TILES_PER_SHARD // 2:
+                        shard.expect_all()
                     self._read_shard(shard, rows, positions, (tiles, damaged), threads)
             except (ShardError, ReadError) as error:
                 first, last = rows[positions].min(), rows[positions].max()

@@ -112,7 +112,7 @@ def _identity(task: EmbedTask) -> Attributes:
         check_file(task.source.entry.path)
         of_tiles = tile_identity(task.source)
         slide, tiles = of_tiles["slide_fingerprint"], FROM_SLIDE
-        settings["tile"] = of_tiles["config_fingerprint"]
+        settings["tile"] = {key: value for key, value in of_tiles.items() if key != "slide_fingerprint"}
     return {"slide_fingerprint": slide, "tile_store": tiles, "config_fingerprint": fingerprint(settings)}
 
 

@@ -95,9 +95,11 @@ def tile_slide(task: TileTask) -> Outcome:
         with open_task_slide(task) as slide:
             grid, mask, overview = plan_tiles(task, slide)
             tissue = {"source": task.mask.name if task.mask else "detected", "threshold": mask.threshold}
-            attributes: Attributes = {"tissue": tissue | asdict(task.config.tissue), **identity}
+            outline = _outline(task, slide, mask)
+            given = {"outline_given": task.mask is not None, "outline_sha256": _sha256(outline)}
+            attributes: Attributes = {"tissue": tissue | asdict(task.config.tissue), **identity, **given}
             with publishing(task.out, final) as draft, ThreadPoolExecutor(1, "eyes") as beside:
-                eyes = beside.submit(_publish_eyes, task, slide, grid, (mask, overview))
+                eyes = beside.submit(_publish_eyes, task, outline, grid, (mask, overview))
                 cut_tiles(slide, grid, draft, task.config.codec, attributes)
                 eyes.result()  # a store is there only if the outline and the picture are
             outcome = succeeded(task.slide_id, "tile", asdict(slide.info), len(grid))
@@ -139,10 +141,17 @@ def open_task_slide(task: TileTask) -> Slide:
 
 
 def tile_identity(task: TileTask) -> Attributes:
-    """Fingerprints of everything that decides a slide's tiles: its bytes, all settings, and a given mask."""
-    mask_sha256 = hashlib.sha256(_mask_bytes(task.mask)).hexdigest() if task.mask else None
-    settings = {"config": to_json(task.config), "manifest_mpp": task.entry.mpp, "mask": mask_sha256}
-    return {"config_fingerprint": fingerprint(settings), "slide_fingerprint": file_fingerprint(task.entry.path)}
+    """Fingerprints of everything that decides a slide's tiles: its bytes, all settings, and a given outline.
+
+    An outline that is given back as it was found here changes nothing, so it is no reason to cut the slide again.
+    """
+    settings = {"config": to_json(task.config), "manifest_mpp": task.entry.mpp}
+    outline = {"outline_sha256": _sha256(_mask_bytes(task.mask))} if task.mask else {"outline_given": False}
+    return {
+        "config_fingerprint": fingerprint(settings),
+        "slide_fingerprint": file_fingerprint(task.entry.path),
+        **outline,
+    }
 
 
 def plan_tiles(task: TileTask, slide: Slide) -> tuple[TileGrid, TissueMask, Overview]:
@@ -171,17 +180,24 @@ def _finished(final: Path, identity: Attributes, overwrite: bool) -> TileStore |
     return store if still_valid(f"tiles/{final.name}", store.attributes, identity, overwrite) else None
 
 
-def _publish_eyes(task: TileTask, slide: Slide, grid: TileGrid, found: tuple[TissueMask, Overview]) -> None:
-    """What a person looks at: the outline (a given one is kept as it came) and the overview."""
+def _outline(task: TileTask, slide: Slide, mask: TissueMask) -> bytes:
+    """The tissue as GeoJSON; a given one is kept as it came."""
+    if task.mask is not None:
+        return _mask_bytes(task.mask)
+    polygons = mask_to_polygons(mask.mask, mask.downsample)
+    return to_geojson(task.slide_id, polygons, slide.geometry.bounds.origin).encode()
+
+
+def _publish_eyes(task: TileTask, outline: bytes, grid: TileGrid, found: tuple[TissueMask, Overview]) -> None:
+    """What a person looks at: the outline and the overview."""
     mask, overview = found
-    if task.mask is None:
-        polygons = mask_to_polygons(mask.mask, mask.downsample)
-        text = to_geojson(task.slide_id, polygons, slide.geometry.bounds.origin)
-    else:
-        text = _mask_bytes(task.mask).decode()
-    publish_text(task.out, task.out / "contours" / f"{task.slide_id}.geojson", text)
+    publish_text(task.out, task.out / "contours" / f"{task.slide_id}.geojson", outline.decode())
     with publishing(task.out, task.out / "overviews" / f"{task.slide_id}.jpg") as draft:
         write_jpeg(draft, draw_overview(overview, mask, grid))
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _mask_bytes(path: Path) -> bytes:
