@@ -1,23 +1,31 @@
 """Stain maths against known mixes, an independent numpy reference, and tiles that break lesser code."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 
+from wsi_lmc.errors import UsageError
 from wsi_lmc.stain import (
     RUIFROK,
+    Drawn,
     SeparationConfig,
     ViewConfig,
     concentrations,
+    draw_views,
     optical_density,
     pool,
+    render_views,
     separate,
     transmitted,
     two_views,
 )
+from wsi_lmc.stain.scanner import blur, jpeg
 from wsi_lmc.stain.separation import pseudo_inverse
 from wsi_lmc.stain.views import scale_stains, turn
 
@@ -42,6 +50,15 @@ def _mix(pair: object, seed: int, shape: tuple[int, int] = (96, 128), even: bool
     density = np.stack([share * total, (1 - share) * total], -1) @ _unit(pair)
     density += rng.normal(0, 0.01, density.shape)
     return np.clip(np.rint(255 * np.exp(-density)), 0, 255).astype(np.uint8)
+
+
+def _planes(pixels: torch.Tensor) -> torch.Tensor:
+    """Density of pixels (b, n, 3) as channels first (b, 3, n, 1), as views take it."""
+    return pixels.transpose(1, 2).unsqueeze(-1)
+
+
+def _pixels(planes: torch.Tensor) -> torch.Tensor:
+    return planes.squeeze(-1).transpose(1, 2)
 
 
 def _degrees(a: np.ndarray, b: np.ndarray) -> float:
@@ -121,7 +138,7 @@ def test_density_is_the_natural_logarithm() -> None:
 
 def test_robust_scaling_by_one_changes_nothing_and_papers_drops_the_residual() -> None:
     tile = torch.from_numpy(_mix(PAIRS[1], 5)[None])
-    density = optical_density(tile)
+    density = _planes(optical_density(tile))
     stains = torch.tensor(_unit(PAIRS[0])[None], dtype=torch.float32)
     one = torch.ones(1, 2)
     assert torch.equal(scale_stains(density, stains, one, "robust"), density)
@@ -134,15 +151,17 @@ def test_concentrations_scale_exactly(mode: str) -> None:
     stains = torch.tensor(_unit(PAIRS[0])[None], dtype=torch.float32)
     amounts = torch.rand(1, 500, 2, generator=torch.Generator().manual_seed(1))
     factors = torch.tensor([[0.7, 1.6]])
-    scaled = scale_stains(amounts @ stains, stains, factors, "paper" if mode == "paper" else "robust")
-    torch.testing.assert_close(concentrations(scaled, stains), amounts * factors.unsqueeze(1), rtol=1e-4, atol=1e-5)
+    scaled = scale_stains(_planes(amounts @ stains), stains, factors, "paper" if mode == "paper" else "robust")
+    torch.testing.assert_close(
+        concentrations(_pixels(scaled), stains), amounts * factors.unsqueeze(1), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_robust_does_not_scale_negative_concentrations() -> None:
     stains = torch.tensor(_unit(PAIRS[0])[None], dtype=torch.float32)
     amounts = torch.tensor([[[0.5, -0.2]]])
-    scaled = scale_stains(amounts @ stains, stains, torch.tensor([[1.0, 2.0]]), "robust")
-    torch.testing.assert_close(concentrations(scaled, stains), amounts, rtol=1e-4, atol=1e-5)
+    scaled = scale_stains(_planes(amounts @ stains), stains, torch.tensor([[1.0, 2.0]]), "robust")
+    torch.testing.assert_close(concentrations(_pixels(scaled), stains), amounts, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("mode", ["paper", "robust"])
@@ -175,11 +194,91 @@ def test_both_views_are_turned_alike() -> None:
 
 
 def test_eight_turns_are_eight_different_pictures() -> None:
-    image = torch.arange(2 * 9, dtype=torch.float32).view(1, 2, 3, 3)
-    turned = turn(image.expand(8, 2, 3, 3), torch.arange(8))
+    image = torch.arange(3 * 9, dtype=torch.uint8).view(1, 3, 3, 3)
+    turned = turn(image.expand(8, 3, 3, 3), torch.arange(8))
     assert len({tuple(picture.flatten().tolist()) for picture in turned}) == 8
-    oblong = torch.arange(12, dtype=torch.float32).view(1, 1, 3, 4).expand(8, 1, 3, 4)
+    oblong = torch.arange(36, dtype=torch.uint8).view(1, 3, 4, 3).expand(8, 3, 4, 3)
     assert len({tuple(picture.flatten().tolist()) for picture in turn(oblong, torch.arange(8))}) == 4
+
+
+def _options(**changes: object) -> ViewConfig:
+    return replace(ViewConfig(), **changes)
+
+
+def _drawn(config: ViewConfig, count: int = 4000) -> Drawn:
+    return draw_views(count, config, torch.Generator().manual_seed(0))
+
+
+def test_factors_follow_their_law() -> None:
+    for law, middle in (("uniform", 1.25), ("log-uniform", 1.0)):
+        factors = _drawn(_options(scale_law=law)).factors
+        assert 0.5 <= float(factors.min()) < 0.51
+        assert 1.98 < float(factors.max()) <= 2.0
+        assert float(factors.median()) == pytest.approx(middle, abs=0.03)
+
+
+def test_what_is_off_is_not_drawn_and_draws_nothing_else_anew() -> None:
+    plain, all_on = _drawn(ViewConfig()), _drawn(_options(gamma=0.2, white_point=0.1, blur=1.0, jpeg=30))
+    assert [values is None for values in plain] == [False, False, True, True, True, True]
+    assert all(values is not None for values in all_on)
+    assert torch.equal(plain.factors, all_on.factors)
+    assert _drawn(_options(mode="paper")).turns is None
+    same, apart = (_drawn(_options(geometry=name)).turns for name in ("same", "independent"))
+    assert same is not None
+    assert apart is not None
+    assert torch.equal(same[0], same[1])
+    assert not torch.equal(apart[0], apart[1])
+
+
+def test_gamma_and_white_point_act_on_the_density() -> None:
+    tiles = torch.from_numpy(_mix(PAIRS[0], 1, (32, 48))[None])
+    stains = torch.tensor(_unit(PAIRS[0])[None], dtype=torch.float32)
+    one = torch.ones(2, 1, 2)
+    drawn = Drawn(one, None, torch.full((2, 1), 1.5), torch.tensor([0.0, 0.02, 0.05]).expand(2, 1, 3), None, None)
+    view = render_views(tiles, stains, drawn, "robust").a
+    expected = (tiles.permute(0, 3, 1, 2).float().clamp(min=1) / 255) ** 1.5
+    expected = expected * torch.tensor([0.0, 0.02, 0.05]).neg().exp().view(1, 3, 1, 1)
+    torch.testing.assert_close(view, expected.clamp(min=1 / 255), atol=1e-5, rtol=0)
+
+
+def test_blur_is_scipys() -> None:
+    image = torch.rand(3, 2, 30, 41, generator=torch.Generator().manual_seed(0))
+    sigma = torch.tensor([0.0, 0.7, 1.2])
+    blurred = blur(image, sigma)
+    torch.testing.assert_close(blurred[0], image[0])
+    for row in (1, 2):
+        for channel in range(2):
+            expected = gaussian_filter(image[row, channel].numpy(), float(sigma[row]), mode="nearest", radius=4)
+            np.testing.assert_allclose(blurred[row, channel].numpy(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(("quality", "shape"), [(30, (64, 96)), (70, (61, 90)), (95, (64, 64))])
+def test_jpeg_is_nearly_libjpegs(quality: int, shape: tuple[int, int]) -> None:
+    """Chroma is brought back by another filter, so not to the last bit; what is lost is lost in the same places."""
+    tile = gaussian_filter(_mix(PAIRS[0], 3, shape).astype(np.float32), (1.0, 1.0, 0.0))
+    tile = np.clip(np.rint(tile), 0, 255).astype(np.uint8)
+    images = torch.from_numpy(tile).permute(2, 0, 1).unsqueeze(0).float() / 255
+    ours = jpeg(images, torch.tensor([float(quality)]))[0].permute(1, 2, 0).numpy() * 255
+    theirs = imagecodecs.jpeg8_decode(imagecodecs.jpeg8_encode(tile, level=quality, subsampling="420"))
+    lost = np.abs(np.asarray(theirs, np.float32) - tile).mean()
+    assert np.abs(ours - np.asarray(theirs, np.float32)).mean() < 0.35 * lost + 0.4
+
+
+def test_every_image_has_its_own_quality_and_blur() -> None:
+    tile = torch.from_numpy(_mix(PAIRS[0], 3, (32, 48)))
+    image = blur(tile.permute(2, 0, 1).unsqueeze(0).float() / 255, torch.tensor([1.0])).expand(2, -1, -1, -1)
+    quality = torch.tensor([20.0, 90.0])
+    torch.testing.assert_close(jpeg(image, quality)[1:], jpeg(image[1:], quality[1:]))
+    errors = (jpeg(image, quality) - image).abs().mean(dim=(1, 2, 3))
+    assert float(errors[0]) > 1.5 * float(errors[1])
+
+
+@pytest.mark.parametrize(
+    "changes", [{"scale_low": 0.0}, {"scale_low": 3.0}, {"gamma": -1.0}, {"jpeg": 96}, {"blur": -0.1}]
+)
+def test_impossible_views_are_refused(changes: dict[str, float]) -> None:
+    with pytest.raises(UsageError):
+        _options(**changes)
 
 
 def test_a_batch_equals_a_loop() -> None:

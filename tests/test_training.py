@@ -16,6 +16,7 @@ from wsi_lmc.checkpoint import newest_valid_state, read_metrics, saved_steps, st
 from wsi_lmc.encoder import load_encoder
 from wsi_lmc.errors import TrainingError, UsageError
 from wsi_lmc.publish import exclusive
+from wsi_lmc.stain import ViewConfig
 from wsi_lmc.threads import Threads
 from wsi_lmc.tilestore import TileRows, TileStore, Validity
 from wsi_lmc.tilewriter import TileStoreWriter
@@ -205,7 +206,7 @@ def test_resume_with_another_configuration_names_what_differs(
 ) -> None:
     before = sorted(path.name for path in straight.iterdir())
     with pytest.raises(UsageError, match=r"setting lr was 0\.0001, is 0\.001; setting mode was robust, is paper"):
-        train(stores, straight, replace(CONFIG, lr=1e-3, mode="paper"), start="resume")
+        train(stores, straight, replace(CONFIG, lr=1e-3, views=ViewConfig("paper")), start="resume")
     changed = [_write_store(tmp_path, "b", _tissue(21, 21), mark="-retiled"), stores[1]]
     with pytest.raises(UsageError, match=f"tiles of slide b was {stores[0].fingerprint}, is {changed[0].fingerprint}"):
         train(changed, straight, CONFIG, start="resume")
@@ -379,7 +380,7 @@ def test_too_few_tiles_are_refused(stores: list[TileStore], tmp_path: Path) -> N
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_gpu_training_follows_the_cpu(stores: list[TileStore], straight: Path, tmp_path: Path) -> None:
-    train(stores, tmp_path / "float32", replace(CONFIG, device="cuda", bf16=False))
+    train(stores, tmp_path / "float32", replace(CONFIG, device="cuda", precision="float32"))
     train(stores, tmp_path / "bf16", replace(CONFIG, device="cuda"))
     assert len(_rows(tmp_path / "bf16")) == len(_rows(tmp_path / "float32")) == 6
     cpu = _rows(straight)[0]

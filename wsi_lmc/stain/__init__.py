@@ -2,17 +2,20 @@
 
 from wsi_lmc.stain.density import optical_density, transmitted
 from wsi_lmc.stain.separation import RUIFROK, SeparationConfig, StainEstimate, concentrations, pool, separate
-from wsi_lmc.stain.views import ViewConfig, Views, two_views
+from wsi_lmc.stain.views import Drawn, ViewConfig, Views, draw_views, render_views, two_views
 
 __all__ = [
     "RUIFROK",
+    "Drawn",
     "SeparationConfig",
     "StainEstimate",
     "ViewConfig",
     "Views",
     "concentrations",
+    "draw_views",
     "optical_density",
     "pool",
+    "render_views",
     "separate",
     "transmitted",
     "two_views",

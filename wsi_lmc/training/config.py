@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
+import torch
 from annotated_doc import Doc
 
 from wsi_lmc.encoder import Architecture
@@ -25,12 +26,7 @@ class TrainConfig:
         Architecture,
         Doc("vit-tiny is the paper's network (192 features); vit-demo (64 features) trains on a laptop in minutes."),
     ] = "vit-tiny"
-    mode: Annotated[
-        Literal["paper", "robust"],
-        Doc("paper: colour views exactly as published; robust: keeps the residual, distrusts bad fits, flips tiles."),
-    ] = "robust"
-    scale_low: Annotated[float, Doc("Smallest factor on the H and on the E concentrations of a view.")] = 0.5
-    scale_high: Annotated[float, Doc("Largest factor on the H and on the E concentrations of a view.")] = 2.0
+    views: ViewConfig = field(default_factory=ViewConfig)
     separation: SeparationConfig = field(default_factory=SeparationConfig)
     off_diagonal_weight: Annotated[
         float, Doc("Weight (lambda) of the redundancy term: more spreads the features, less ties the views closer.")
@@ -52,7 +48,14 @@ class TrainConfig:
     checkpoint_every: Annotated[int, Doc("Steps between two saved states: the most that a crash loses.")] = 500
     keep: Annotated[int, Doc("Saved states that stay on disk; two allow for one being damaged.")] = 2
     prefetch: Annotated[int, Doc("Batches read ahead in threads; 0 reads when needed. Never changes a result.")] = 2
-    bf16: Annotated[bool, Doc("Run the encoder in bfloat16 on CUDA; the CPU always computes in float32.")] = True
+    precision: Annotated[
+        Literal["auto", "float32", "bfloat16"],
+        Doc("Of the encoder's computation; auto: bfloat16 on CUDA, float32 on the CPU. Weights and loss: float32."),
+    ] = "auto"
+    compile_views: Annotated[
+        Literal["auto", "yes", "no"],
+        Doc("Compile the making of views, 15 times as fast after half a minute; auto: from 500 steps on."),
+    ] = "auto"
 
     def __post_init__(self) -> None:
         for name, least in _LEAST.items():
@@ -68,9 +71,13 @@ class TrainConfig:
             )
 
     @property
-    def views(self) -> ViewConfig:
-        """The part that says how a view is made."""
-        return ViewConfig(mode=self.mode, scale_low=self.scale_low, scale_high=self.scale_high)
+    def compiles_views(self) -> bool:
+        """Whether views are to be compiled."""
+        return self.compile_views == "yes" or (self.compile_views == "auto" and self.steps >= _WORTH_COMPILING)
+
+    def bfloat16_on(self, device: torch.device) -> bool:
+        """Whether the encoder computes in bfloat16 on ``device``."""
+        return self.precision == "bfloat16" or (self.precision == "auto" and device.type == "cuda")
 
     @property
     def warmup_steps(self) -> int:
@@ -83,6 +90,7 @@ class TrainConfig:
         return round(self.anneal_share * self.steps)
 
 
+_WORTH_COMPILING = 500  # steps
 _LEAST = {
     "steps": 1,
     "batch": 2,

@@ -13,13 +13,16 @@ from torch import Tensor
 from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LinearLR, LRScheduler, SequentialLR
 
 from wsi_lmc.batches import TileBatch
+from wsi_lmc.compiling import Checked
 from wsi_lmc.encoder import EncoderConfig, build_encoder, scale_input
 from wsi_lmc.errors import TrainingError
 from wsi_lmc.loss import LossTerms, cross_correlation_loss, effective_rank, embedding_std
-from wsi_lmc.stain import two_views
+from wsi_lmc.stain import Drawn, draw_views, render_views
+from wsi_lmc.stain.views import ViewMode
 from wsi_lmc.training.config import TrainConfig
 
 _TRAIN, _HELD_OUT = 1, 2  # separate random streams
+_VIEW_TOLERANCE = 1e-3  # of a network's input, -1 to 1: an eighth of a grey level
 
 
 class Learner:
@@ -33,6 +36,7 @@ class Learner:
         self.model = build_encoder(EncoderConfig(config.architecture), tile_px, config.seed).to(device)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
         self.schedule = build_schedule(self.optimizer, config)
+        self._images = Checked(view_images, _VIEW_TOLERANCE, compiled=config.compiles_views)
 
     def state(self) -> dict[str, Any]:
         """All that a resumed training needs besides its configuration and its tiles."""
@@ -99,12 +103,12 @@ class Learner:
         generator = _generator((self.config.seed, stream, number), self.device)
         tiles = batch.tiles.to(self.device, non_blocking=True)
         stains = batch.stains.to(self.device, non_blocking=True)
-        views = two_views(tiles, stains, self.config.views, generator)
-        images = scale_input(torch.cat([views.a, views.b]))
-        bf16 = self.config.bf16 and self.device.type == "cuda"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+        drawn = draw_views(len(tiles), self.config.views, generator)
+        render = self._images if len(tiles) == self.config.batch and stream == _TRAIN else view_images
+        images, clipped = render(tiles, stains, drawn, self.config.views.mode)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bfloat16_on(self.device)):
             first, second = self.model(images).chunk(2)
-        return first.float(), second.float(), float(views.clipped_share)
+        return first.float(), second.float(), float(clipped)
 
     def _stop_if_not_finite(self, metrics: dict[str, float]) -> None:
         for name in ("loss", "gradient_norm"):
@@ -114,6 +118,12 @@ class Learner:
                     "a finite number",
                     "Saved states are intact: look at this step's tiles, or train anew with a lower lr.",
                 )
+
+
+def view_images(tiles: Tensor, stains: Tensor, drawn: Drawn, mode: ViewMode) -> tuple[Tensor, Tensor]:
+    """The network's input (2b, 3, h, w): first views, then second ones; and the share of values clipped in them."""
+    views = render_views(tiles, stains, drawn, mode)
+    return scale_input(torch.cat([views.a, views.b])), views.clipped_share
 
 
 def build_schedule(optimizer: torch.optim.Optimizer, config: TrainConfig) -> LRScheduler:

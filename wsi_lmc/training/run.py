@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -204,8 +204,8 @@ def _resume(learner: Learner, out: Path, stores: list[TileStore]) -> tuple[str, 
         return ()
     for name in found.damaged:
         _log.warning("%s is damaged: going on from the older state of step %d", name, found.step)
-    settings = {name: to_json(getattr(learner.config, name)) for name in learner.config.__dataclass_fields__}
-    differing = _differences(found.state["config"], settings, "setting", MAY_CHANGE)
+    saved, settings = (_flat(cast(dict[str, Any], of)) for of in (found.state["config"], to_json(learner.config)))
+    differing = _differences(saved, settings, "setting", MAY_CHANGE)
     differing += _differences(found.state["stores"], _fingerprints(stores), "tiles of slide", frozenset())
     if differing:
         raise UsageError(
@@ -215,6 +215,14 @@ def _resume(learner: Learner, out: Path, stores: list[TileStore]) -> tuple[str, 
         )
     learner.restore(found.state)
     return found.damaged
+
+
+def _flat(settings: Mapping[str, Any]) -> dict[str, object]:
+    """Settings by name, those of nested configurations among them."""
+    flat: dict[str, object] = {}
+    for name, value in settings.items():
+        flat |= _flat(value) if isinstance(value, dict) else {name: value}
+    return flat
 
 
 def _differences(
@@ -247,7 +255,7 @@ def _publish_encoder(learner: Learner, cohort: _Cohort, out: Path) -> str:
     """Write ``provenance.json`` and, last, ``encoder/``; returns the weights' SHA-256."""
     config, stores = learner.config, cohort.stores
     mpp = float(np.mean([store.mpp.mean for store in stores]))
-    metadata = EncoderMetadata(config.architecture, config.mode, mpp, config.steps)
+    metadata = EncoderMetadata(config.architecture, config.views.mode, mpp, config.steps)
     with publishing(out, out / ENCODER_FOLDER) as draft:
         sha256 = save_encoder(draft, learner.model, metadata)
         provenance = {
@@ -255,7 +263,7 @@ def _publish_encoder(learner: Learner, cohort: _Cohort, out: Path) -> str:
             "schema_version": 1,
             "created_by": created_by(),
             "encoder_sha256": sha256,
-            "mode": config.mode,
+            "mode": config.views.mode,
             "augmentation": to_json(config.views),
             "trained_mpp": mpp,
             "tile_px": stores[0].tile_px,

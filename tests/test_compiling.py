@@ -1,0 +1,82 @@
+"""Compiled code is used where it works and agrees, and nothing is lost where it does not."""
+
+import logging
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import Tensor
+
+from wsi_lmc.compiling import Checked
+
+needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+
+
+def _double(values: Tensor) -> tuple[Tensor, ...]:
+    return (values * 2 + 1,)
+
+
+@needs_compiler
+def test_compiled_code_that_agrees_is_used() -> None:
+    checked = Checked(_double, 1e-6)
+    assert checked.used == "undecided"
+    for _ in range(3):
+        torch.testing.assert_close(checked(torch.arange(5.0))[0], torch.arange(5.0) * 2 + 1)
+    assert checked.used == "compiled"
+
+
+_VIEWS = """
+import torch
+from wsi_lmc.compiling import Checked
+from wsi_lmc.stain import RUIFROK, ViewConfig, draw_views
+from wsi_lmc.training.learner import view_images
+
+for config in (ViewConfig("paper"), ViewConfig("robust", gamma=0.1, white_point=0.05, blur=1.0, jpeg=40)):
+    generator = torch.Generator().manual_seed(0)
+    tiles = torch.randint(0, 256, (4, 32, 32, 3), generator=generator).to(torch.uint8)
+    stains = torch.tensor(RUIFROK).expand(4, 2, 3).contiguous()
+    checked = Checked(view_images, 2e-2 if config.jpeg else 1e-3)
+    for _ in range(2):
+        drawn = draw_views(4, config, generator)
+        found, expected = (call(tiles, stains, drawn, config.mode)[0] for call in (checked, view_images))
+        print(float((found - expected).abs().mean()), checked.used)
+"""
+
+
+@needs_compiler
+def test_compiled_views_are_the_plain_ones() -> None:
+    """In a process of its own: the type checks that pytest adds to every function cannot be compiled."""
+    result = subprocess.run([sys.executable, "-c", _VIEWS], capture_output=True, text=True, check=True)
+    lines = [line.split() for line in result.stdout.splitlines()]
+    assert [used for _, used in lines] == ["compiled"] * 4
+    assert all(float(difference) < 1e-4 for difference, _ in lines), "rounding may tip a coefficient of JPEG"
+
+
+def test_code_that_differs_is_not_used(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(torch, "compile", lambda function, dynamic: lambda values: (values * 2 + 1.5,))
+    checked = Checked(_double, 0.1)
+    with caplog.at_level(logging.WARNING):
+        assert float(checked(torch.ones(1))[0]) == 3
+    assert float(checked(torch.ones(1))[0]) == 3
+    assert checked.used == "eager"
+    assert "differs by 0.5" in caplog.text
+
+
+def test_a_compiler_that_fails_costs_speed_alone(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(values: Tensor) -> tuple[Tensor, ...]:
+        raise RuntimeError("no C++ compiler")
+
+    monkeypatch.setattr(torch, "compile", lambda function, dynamic: refuse)
+    checked = Checked(_double, 0.1)
+    with caplog.at_level(logging.WARNING):
+        assert float(checked(torch.ones(1))[0]) == 3
+    assert checked.used == "eager"
+    assert "no C++ compiler" in caplog.text
+
+
+def test_off_is_off() -> None:
+    assert Checked(_double, 0.1, compiled=False).used == "eager"
