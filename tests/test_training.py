@@ -287,7 +287,7 @@ def _batch(stores: list[TileStore]) -> TileBatch:
 
 
 def test_a_non_finite_loss_stops_before_the_weights_are_touched(stores: list[TileStore]) -> None:
-    learner = Learner(CONFIG, 64, CPU)
+    learner = Learner(CONFIG, 64)
     learner.learn(_batch(stores), describe=False)
     with torch.no_grad():
         next(p for name, p in learner.model.named_parameters() if name == "norm.bias")[2] = math.inf
@@ -299,7 +299,7 @@ def test_a_non_finite_loss_stops_before_the_weights_are_touched(stores: list[Til
 
 
 def test_a_non_finite_gradient_of_a_finite_loss_stops_too(stores: list[TileStore]) -> None:
-    learner = Learner(CONFIG, 64, CPU)
+    learner = Learner(CONFIG, 64)
     learner.model.get_parameter("norm.weight").register_hook(lambda gradient: gradient * math.nan)
     before = {name: weight.clone() for name, weight in learner.model.state_dict().items()}
     with pytest.raises(TrainingError, match="gradient_norm nan at step 1"):
@@ -315,7 +315,7 @@ def test_divergence_ends_the_run_and_leaves_the_saved_states(stores: list[TileSt
 
 
 def test_evaluation_repeats_itself_and_leaves_training_alone(stores: list[TileStore]) -> None:
-    learner, other = Learner(CONFIG, 64, CPU), Learner(CONFIG, 64, CPU)
+    learner, other = Learner(CONFIG, 64), Learner(CONFIG, 64)
     first = learner.evaluate([_batch(stores), _batch(stores)])
     assert learner.evaluate([_batch(stores), _batch(stores)]) == first
     assert learner.model.training

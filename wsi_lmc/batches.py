@@ -163,6 +163,7 @@ class TileBatches:
         stains: float32 (N, 2, 3) per store, a vector pair for each of its tiles.
         sampler: which tiles make a step.
         prefetch: batches read ahead in background threads; 0 reads in the caller's. It never changes a batch.
+        share: which of each batch's tiles are read; all of them unless several processes train together.
     """
 
     def __init__(
@@ -171,8 +172,10 @@ class TileBatches:
         stains: Sequence[Float32[np.ndarray, "_ 2 3"]],
         sampler: TileSampler,
         prefetch: int = 2,
+        share: slice = slice(None),
     ) -> None:
         self._stores, self._stains, self._sampler, self._prefetch = stores, stains, sampler, prefetch
+        self._share = share
 
     def iterate(self, start: int, stop: int) -> Generator[TileBatch]:
         """Batches of steps ``start`` to ``stop`` - 1. Errors of the reader surface here, at the step they belong to.
@@ -181,19 +184,22 @@ class TileBatches:
         """
         if not self._prefetch:
             for step in range(start, stop):
-                yield gather(self._stores, self._stains, *self._sampler.rows_for_step(step))
+                yield gather(self._stores, self._stains, *self._rows(step))
             return
         pool = ThreadPoolExecutor(self._prefetch, thread_name_prefix="tiles")
         try:
             ahead: deque[Future[TileBatch]] = deque()
             for step in range(start, stop + self._prefetch):
                 if step < stop:  # the sampler runs in this thread alone: it holds the order of one epoch at a time
-                    rows = self._sampler.rows_for_step(step)
-                    ahead.append(pool.submit(gather, self._stores, self._stains, *rows))
+                    ahead.append(pool.submit(gather, self._stores, self._stains, *self._rows(step)))
                 if step >= start + self._prefetch and ahead:
                     yield ahead.popleft().result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+    def _rows(self, step: int) -> tuple[Int64[np.ndarray, " share"], Int64[np.ndarray, " share"]]:
+        stores, rows = self._sampler.rows_for_step(step)
+        return stores[self._share], rows[self._share]
 
 
 def gather(

@@ -3,6 +3,7 @@
 With a batch of N pairs and D features, rank(C) <= N - 1: for N = 32 and D = 192 the loss cannot fall under 4.86.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -22,13 +23,28 @@ class LossTerms:
     mean_diagonal: Float32[Tensor, ""]
 
 
-def cross_correlation_loss(first: Float[Tensor, "b d"], second: Float[Tensor, "b d"], weight: float) -> LossTerms:
+def cross_correlation_loss(
+    first: Float[Tensor, "b d"],
+    second: Float[Tensor, "b d"],
+    weight: float,
+    total: Callable[[Tensor], Tensor] = lambda values: values,
+) -> LossTerms:
     """sum_i (1 - C_ii)^2 + ``weight`` * sum_{i != j} C_ij^2, with C the correlation of features over the batch.
 
-    Embeddings are centred over the batch and each feature normed; in float32 whatever the autocast type.
+    Embeddings are centred over the batch and each feature normed; in float32 whatever the autocast type. ``total``
+    sums over the processes that share a batch, with gradients: means, norms and C are then those of the whole batch,
+    and so is the loss, on each of them.
     """
     with torch.autocast(first.device.type, enabled=False):
-        correlation = _normed(first.float()).T @ _normed(second.float())
+        sides = torch.cat([first.float(), second.float()], 1)
+        counted = torch.cat([sides.sum(0), sides.new_tensor([len(sides)])])
+        whole = total(counted)
+        one, other = (sides - whole[:-1] / whole[-1]).chunk(2, 1)
+        moments = total(torch.cat([one.square().sum(0), other.square().sum(0), (one.T @ other).flatten()]))
+        squares, products = moments.split([2 * one.shape[1], one.shape[1] ** 2])
+        norms = squares.clamp(min=_SMALLEST_NORM**2).sqrt()
+        norm_one, norm_other = norms.chunk(2)
+        correlation = products.view(one.shape[1], -1) / (norm_one.unsqueeze(1) * norm_other)
         diagonal = correlation.diagonal()
         invariance = (1.0 - diagonal).square().sum()
         redundancy = correlation.square().sum() - diagonal.square().sum()
@@ -45,8 +61,3 @@ def effective_rank(embeddings: Float[Tensor, "b d"]) -> Float32[Tensor, ""]:
 def embedding_std(embeddings: Float[Tensor, "b d"]) -> Float32[Tensor, ""]:
     """Standard deviation over the batch, averaged over the features: 0 where all have collapsed onto a point."""
     return embeddings.float().std(0).mean()
-
-
-def _normed(embeddings: Float32[Tensor, "b d"]) -> Float32[Tensor, "b d"]:
-    centred = embeddings - embeddings.mean(0)
-    return centred / centred.norm(dim=0).clamp(min=_SMALLEST_NORM)

@@ -82,6 +82,10 @@ class Drawn(NamedTuple):
     sigma: Float32[Tensor, "2 b"] | None
     quality: Float32[Tensor, "2 b"] | None
 
+    def of(self, tiles: slice) -> "Drawn":
+        """What was drawn for some of the tiles."""
+        return Drawn(self.factors[:, tiles], *(None if values is None else values[:, tiles] for values in self[1:]))
+
 
 class Views(NamedTuple):
     """Two views of each tile in [0, 1], and the share of values that had to be clipped."""

@@ -20,6 +20,7 @@ from wsi_lmc.loss import LossTerms, cross_correlation_loss, effective_rank, embe
 from wsi_lmc.stain import Drawn, draw_views, render_views
 from wsi_lmc.stain.views import ViewMode
 from wsi_lmc.training.config import TrainConfig
+from wsi_lmc.training.group import ALONE, Group
 
 _TRAIN, _HELD_OUT = 1, 2  # separate random streams
 _VIEW_TOLERANCE = 1e-3  # of a network's input, -1 to 1: an eighth of a grey level
@@ -31,9 +32,10 @@ class Learner:
     ``whole`` is False only while a step is being applied: what is saved then could not be resumed exactly.
     """
 
-    def __init__(self, config: TrainConfig, tile_px: int, device: torch.device) -> None:
-        self.config, self.device, self.step, self.whole = config, device, 0, True
-        self.model = build_encoder(EncoderConfig(config.architecture), tile_px, config.seed).to(device)
+    def __init__(self, config: TrainConfig, tile_px: int, group: Group = ALONE) -> None:
+        self.config, self.group, self.device, self.step, self.whole = config, group, group.device, 0, True
+        self.model = build_encoder(EncoderConfig(config.architecture), tile_px, config.seed).to(group.device)
+        self._network = group.wrap(self.model)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
         self.schedule = build_schedule(self.optimizer, config)
         self._images = Checked(view_images, _VIEW_TOLERANCE, compiled=config.compiles_views)
@@ -62,7 +64,7 @@ class Learner:
         """
         try:
             first, second, clipped = self._embed_views(batch, _TRAIN, self.step)
-            terms = cross_correlation_loss(first, second, self.config.off_diagonal_weight)
+            terms = cross_correlation_loss(first, second, self.config.off_diagonal_weight, self.group.total)
             self.optimizer.zero_grad(set_to_none=True)
             terms.total.backward()
         except torch.OutOfMemoryError as error:
@@ -103,11 +105,14 @@ class Learner:
         generator = _generator((self.config.seed, stream, number), self.device)
         tiles = batch.tiles.to(self.device, non_blocking=True)
         stains = batch.stains.to(self.device, non_blocking=True)
-        drawn = draw_views(len(tiles), self.config.views, generator)
-        render = self._images if len(tiles) == self.config.batch and stream == _TRAIN else view_images
+        training = stream == _TRAIN
+        drawn = draw_views(self.config.batch if training else len(tiles), self.config.views, generator)
+        if training:  # drawn for the whole batch, so that the number of processes changes nothing
+            drawn = drawn.of(self.group.share(self.config.batch))
+        render, network = (self._images, self._network) if training else (view_images, self.model)
         images, clipped = render(tiles, stains, drawn, self.config.views.mode)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bfloat16_on(self.device)):
-            first, second = self.model(images).chunk(2)
+            first, second = network(images).chunk(2)
         return first.float(), second.float(), float(clipped)
 
     def _stop_if_not_finite(self, metrics: dict[str, float]) -> None:

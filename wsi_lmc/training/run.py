@@ -6,13 +6,12 @@ TensorBoard events.
 
 import json
 import logging
-import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,21 +26,19 @@ from wsi_lmc.batches import (
     in_order,
     split_rows,
 )
-from wsi_lmc.checkpoint import EVENTS, METRICS, MetricsLog, newest_valid_state, read_metrics, save_state
-from wsi_lmc.encoder import ENCODER_FOLDER, EncoderMetadata, resolve_device, save_encoder
+from wsi_lmc.checkpoint import read_metrics
+from wsi_lmc.encoder import ENCODER_FOLDER, EncoderMetadata, save_encoder, weights_sha256
 from wsi_lmc.errors import UsageError
 from wsi_lmc.provenance import created_by, to_json
 from wsi_lmc.publish import exclusive, prepare_output, publish_text, publishing
 from wsi_lmc.stainstore import fill_untrusted, load_or_estimate
 from wsi_lmc.tilestore import TileStore
-from wsi_lmc.training.config import MAY_CHANGE, TrainConfig
+from wsi_lmc.training.config import TrainConfig
+from wsi_lmc.training.folder import PROVENANCE, Journal, Start, prepare_folder, resume
+from wsi_lmc.training.group import Group, joined
 from wsi_lmc.training.learner import Learner
 
-Start = Literal["new", "resume", "overwrite"]
-
 _log = logging.getLogger(__name__)
-_PROVENANCE = "provenance.json"
-_BY_OTHERS = frozenset({"run.yaml", "logs"})  # may lie in a checkpoint folder before its training starts
 _COLLAPSED_RANK = 1.5
 
 
@@ -111,129 +108,73 @@ def train(
         StoreError: a store cannot be read, or every saved state is damaged.
         TrainingError: too few tiles, a non-finite loss or gradient, or too little memory.
     """
-    device = resolve_device(config.device)
     ordered = sorted(stores, key=lambda store: store.slide_id)
-    check_compatible(ordered)
+    with joined(config.device, config.batch) as group:
+        check_compatible(ordered)
+        with _claimed(out, start, group):
+            learner = Learner(config, ordered[0].tile_px, group)
+            damaged = resume(learner, out, ordered)
+            cohort = _gather_cohort(ordered, config, group.device)
+            _loop(learner, cohort, out, on_step)
+            sha256 = _publish_encoder(learner, cohort, out) if group.first else weights_sha256(learner.model)
+            group.wait()
+    rows = read_metrics(out)
+    return TrainResult(config.steps, str(group.device), sha256, cohort.split.unit, damaged, rows[0], rows[-1])
+
+
+@contextmanager
+def _claimed(out: Path, start: Start, group: Group) -> Iterator[None]:
+    """Hold the checkpoint folder, readied for this training; the first of several processes does it for all."""
+    if not group.first:
+        group.wait()
+        yield
+        return
     prepare_output(out)
     with exclusive(out, "train", wait_s=0.0) as free:
         if not free:
             raise UsageError(f"another training is writing to {out}", "a folder of its own", "Wait, or choose another.")
-        _prepare_folder(out, start)
-        learner = Learner(config, ordered[0].tile_px, device)
-        damaged = _resume(learner, out, ordered)
-        cohort = _gather_cohort(ordered, config, device)
-        _loop(learner, cohort, out, on_step)
-        sha256 = _publish_encoder(learner, cohort, out)
-    rows = read_metrics(out)
-    return TrainResult(config.steps, str(device), sha256, cohort.split.unit, damaged, rows[0], rows[-1])
+        prepare_folder(out, start)
+        group.wait()
+        yield
 
 
 def _loop(learner: Learner, cohort: _Cohort, out: Path, on_step: Callable[[StepReport], None] | None) -> None:
-    config = learner.config
+    config, group = learner.config, learner.group
     sampler = TileSampler(cohort.split.train, config.batch, config.seed, config.tiles_per_slide)
-    batches = TileBatches(cohort.stores, cohort.stains, sampler, config.prefetch)
+    batches = TileBatches(cohort.stores, cohort.stains, sampler, config.prefetch, group.share(config.batch))
     began, waited, mark = time.monotonic(), 0.0, time.monotonic()
     with (
-        closing(MetricsLog(out, learner.step)) as log,
+        closing(Journal(learner, cohort.stores, out)) as journal,
         closing(batches.iterate(learner.step, config.steps)) as reader,
     ):
-        if learner.step == 0:
+        if learner.step == 0 and group.first:
             untrained = learner.evaluate(cohort.held_out(config.batch))
-            log.write(0, untrained, {"seconds": time.monotonic() - began, "waiting_for_tiles": 0.0})
+            journal.write(untrained, {"seconds": time.monotonic() - began, "waiting_for_tiles": 0.0})
         try:
             for batch in reader:
                 waited += time.monotonic() - mark
                 step = learner.step + 1
                 logged = step == 1 or _due(step, config.log_every, config)
                 metrics = learner.learn(batch, describe=logged)
-                if _due(step, config.evaluate_every, config):
+                if _due(step, config.evaluate_every, config) and group.first:
                     metrics |= learner.evaluate(cohort.held_out(config.batch))
                     _warn_of_collapse(step, metrics)
                 if logged or "held_out_loss" in metrics:
                     seconds = time.monotonic() - began
-                    log.write(step, metrics, {"seconds": seconds, "waiting_for_tiles": waited / seconds})
+                    journal.write(metrics, {"seconds": seconds, "waiting_for_tiles": waited / seconds})
                 if _due(step, config.checkpoint_every, config):
-                    _save(learner, cohort.stores, out, log)
+                    journal.save()
                 if on_step:
                     on_step(StepReport(step, config.steps, metrics))
                 mark = time.monotonic()
         except KeyboardInterrupt:
             if learner.whole:  # otherwise the last saved state is the one to resume from
-                _save(learner, cohort.stores, out, log)
+                journal.save()
             raise
 
 
 def _due(step: int, every: int, config: TrainConfig) -> bool:
     return step % every == 0 or step == config.steps
-
-
-def _save(learner: Learner, stores: list[TileStore], out: Path, log: MetricsLog) -> None:
-    log.sync()
-    state = learner.state() | {"config": to_json(learner.config), "stores": _fingerprints(stores)}
-    save_state(out, learner.step, state, learner.config.keep)
-
-
-def _fingerprints(stores: list[TileStore]) -> dict[str, str]:
-    return {store.slide_id: store.fingerprint for store in stores}
-
-
-def _prepare_folder(out: Path, start: Start) -> None:
-    """Refuse to mix two trainings; remove the earlier one where that was asked for."""
-    present = sorted(path for path in out.iterdir() if not path.name.startswith(".") and path.name not in _BY_OTHERS)
-    if start == "new" and present:
-        names = ", ".join(path.name for path in present[:3])
-        raise UsageError(
-            f"{out} holds {names}", "an empty folder for a new training", "Resume, overwrite, or choose -o."
-        )
-    if start == "overwrite":
-        for path in present:
-            if path.name in (ENCODER_FOLDER, EVENTS):
-                shutil.rmtree(path)
-            elif path.name in (METRICS, _PROVENANCE) or path.name.startswith("state-"):
-                path.unlink()
-
-
-def _resume(learner: Learner, out: Path, stores: list[TileStore]) -> tuple[str, ...]:
-    """Restore the newest valid state, if any; returns the names of damaged ones.
-
-    Raises:
-        UsageError: it was trained with other settings or other tiles.
-    """
-    found = newest_valid_state(out)
-    if found is None:
-        return ()
-    for name in found.damaged:
-        _log.warning("%s is damaged: going on from the older state of step %d", name, found.step)
-    saved, settings = (_flat(cast(dict[str, Any], of)) for of in (found.state["config"], to_json(learner.config)))
-    differing = _differences(saved, settings, "setting", MAY_CHANGE)
-    differing += _differences(found.state["stores"], _fingerprints(stores), "tiles of slide", frozenset())
-    if differing:
-        raise UsageError(
-            f"{out} was trained otherwise: {'; '.join(differing[:5])}",
-            "the same settings and tiles when resuming",
-            "Restore them, or train in another folder.",
-        )
-    learner.restore(found.state)
-    return found.damaged
-
-
-def _flat(settings: Mapping[str, Any]) -> dict[str, object]:
-    """Settings by name, those of nested configurations among them."""
-    flat: dict[str, object] = {}
-    for name, value in settings.items():
-        flat |= _flat(value) if isinstance(value, dict) else {name: value}
-    return flat
-
-
-def _differences(
-    saved: Mapping[str, object], now: Mapping[str, object], what: str, ignored: frozenset[str]
-) -> list[str]:
-    names = sorted((saved.keys() | now.keys()) - ignored)
-    return [
-        f"{what} {name} was {saved.get(name, 'absent')}, is {now.get(name, 'absent')}"
-        for name in names
-        if saved.get(name) != now.get(name)
-    ]
 
 
 def _gather_cohort(stores: list[TileStore], config: TrainConfig, device: torch.device) -> _Cohort:
@@ -281,5 +222,5 @@ def _publish_encoder(learner: Learner, cohort: _Cohort, out: Path) -> str:
             ],
             "config": to_json(config),
         }
-        publish_text(out, out / _PROVENANCE, json.dumps(provenance, indent=2, sort_keys=True) + "\n")
+        publish_text(out, out / PROVENANCE, json.dumps(provenance, indent=2, sort_keys=True) + "\n")
     return sha256
