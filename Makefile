@@ -1,6 +1,8 @@
 # The same lines as in README.md, CONTRIBUTING.md and .ci/run.
 VENV := .venv
 BIN := $(VENV)/bin
+# Other implementations that tests compare with; apart, because they bring a package "tests" and much we do not need.
+ORACLES := lightly==1.6.0 torchstain==1.4.1
 PYTHON ?= $(shell for p in python3.13 python3.12 python3; do $$p -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null && echo $$p && break; done)
 
 .PHONY: demo test check install clean
@@ -27,6 +29,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	  echo "or name it: make $(or $(MAKECMDGOALS),demo) PYTHON=/path/to/python3.12"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(VENV)/oracles $(ORACLES)
 	@touch $@
 
 clean:

@@ -1,7 +1,11 @@
 """Fixtures shared by all tests: the folder of real slides, and a small synthetic cohort."""
 
 import os
+import sys
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from hypothesis import settings
@@ -38,3 +42,20 @@ def small_cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cohort")
     write_cohort(folder, {"north": 2, "south": 2}, seed=3, size=(1024, 1280))
     return folder
+
+
+@pytest.fixture
+def oracle(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
+    """Imports another implementation to compare with, from where ``make install`` put them."""
+
+    def load(name: str) -> ModuleType:
+        monkeypatch.setattr(sys, "path", [*sys.path, str(Path(sys.prefix) / "oracles")])
+        try:
+            return import_module(name)
+        except ImportError:
+            message = f"no {name}: 'make install' puts it beside the environment"
+            if os.environ.get("WSI_LMC_REQUIRE_TEST_DATA") == "1":
+                pytest.fail(message)
+            pytest.skip(message)
+
+    return load

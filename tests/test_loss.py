@@ -1,5 +1,8 @@
 """The loss against numpy's correlation, its known values, and its gradient."""
 
+from collections.abc import Callable
+from types import ModuleType
+
 import numpy as np
 import pytest
 import torch
@@ -87,3 +90,47 @@ def test_effective_rank_counts_directions(rank: int) -> None:
 def test_spread_of_a_point_is_zero() -> None:
     assert float(embedding_std(torch.full((7, 3), 4.0))) == 0
     assert float(embedding_std(torch.tensor([[0.0, 0.0], [2.0, 4.0]]))) == pytest.approx((2**0.5 + 8**0.5) / 2)
+
+
+@pytest.mark.parametrize(("count", "dim"), [(32, 192), (64, 16)])
+def test_value_and_gradient_are_lightlys(count: int, dim: int, oracle: Callable[[str], ModuleType]) -> None:
+    """Lightly norms by batch normalisation, whose epsilon of 1e-5 is the difference that is left."""
+    theirs = oracle("lightly.loss.barlow_twins_loss").BarlowTwinsLoss(lambda_param=WEIGHT)
+    gradients, values = [], []
+    for loss in (theirs, lambda a, b: cross_correlation_loss(a, b, WEIGHT).total):
+        first, second = (side.clone().requires_grad_() for side in _pair(count, dim, 6))
+        value = loss(first, second)
+        value.backward()
+        values.append(value.item())
+        assert first.grad is not None
+        assert second.grad is not None
+        gradients.append(torch.cat([first.grad, second.grad]))
+    assert values[0] == pytest.approx(values[1], rel=1e-4)
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-3, atol=1e-5)
+
+
+def test_gradient_is_autograds_of_the_plain_formula() -> None:
+    def plain(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        a, b = (side - side.mean(0) for side in (first, second))
+        correlation = (a / a.norm(dim=0)).T @ (b / b.norm(dim=0))
+        off = correlation - torch.diag(correlation.diagonal())
+        return (1 - correlation.diagonal()).square().sum() + WEIGHT * off.square().sum()
+
+    gradients = []
+    for loss in (plain, lambda a, b: cross_correlation_loss(a, b, WEIGHT).total):
+        first, second = (side.double().float().clone().requires_grad_() for side in _pair(24, 9, 7))
+        loss(first, second).backward()
+        assert first.grad is not None
+        gradients.append(first.grad)
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-6)
+
+
+def test_the_floor_of_a_batch_of_32_is_4_86() -> None:
+    """Equal views of full rank in random directions: C_ii = 1, and sum C_ij^2 is at least 192^2 / 31."""
+    basis = torch.linalg.qr(torch.randn(192, 31, generator=torch.Generator().manual_seed(3))).Q
+    left = torch.linalg.qr(torch.randn(32, 31, generator=torch.Generator().manual_seed(4))).Q
+    left = torch.linalg.qr(torch.cat([torch.ones(32, 1), left], 1)).Q[:, 1:]
+    embedding = left @ basis.T
+    terms = cross_correlation_loss(embedding, embedding, WEIGHT)
+    assert float(terms.invariance) == pytest.approx(0, abs=1e-6)
+    assert float(terms.total) == pytest.approx(4.86, abs=0.3)

@@ -1,5 +1,6 @@
 """``wsi-lmc train``: tile stores of one site to an encoder."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -30,17 +31,24 @@ def command(
     """Train an encoder for which a tile looks the same however strongly it is stained (LMC).
 
     Needs unlabelled tiles of one site only. Writes the encoder (loadable by timm), states to resume from,
-    metrics.jsonl, TensorBoard events and provenance.json. With --scheduler it runs on a worker with the resource GPU.
+    metrics.jsonl, TensorBoard events and provenance.json. With --scheduler it runs on a worker with the resource GPU;
+    "torchrun --nproc-per-node N -m wsi_lmc train ..." shares every batch among N GPUs, with the same result.
     """
+    first = os.environ.get("RANK", "0") == "0"  # torchrun's numbering of its processes
     settings = resolve("train", TrainConfig, config, given)
     paths = find_stores(stores or [DEFAULT])
     start = "overwrite" if overwrite else "resume" if resume else "new"
-    with make_executor(0, scheduler, insecure) as executor, ProgressReport("train", settings.steps, quiet) as progress:
+    with (
+        make_executor(0, scheduler, insecure) as executor,
+        ProgressReport("train", settings.steps, quiet or not first) as progress,
+    ):
 
         def report(step: StepReport) -> None:
             progress.reach(step.step, " ".join(f"{name} {value:.3f}" for name, value in _shown(step).items()))
 
         result = train_cohort(paths, output, settings, executor, (start, report))
+    if not first:
+        return
     fell = ", ".join(f"{name} {_fall(result, name)}" for name in ("invariance", "loss"))
     typer.echo(f"{result.steps} steps on {result.device}; before -> after on held-out tiles: {fell}")
     typer.echo(f"encoder in {output}; next: wsi-lmc embed --ckpt {output}")
