@@ -6,6 +6,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -15,6 +16,7 @@ from wsi_lmc.encoder import load_encoder, resolve_device
 from wsi_lmc.errors import SlideError, UsageError
 from wsi_lmc.featurestore import FeatureStore
 from wsi_lmc.grid import GridConfig
+from wsi_lmc.normalisers import NormaliserName
 from wsi_lmc.steps.embed import EmbedTask, embed_slide
 from wsi_lmc.steps.tile import TileConfig, TileTask, tile_slide
 from wsi_lmc.synthetic import NORTH, SlideSpec, write_slide
@@ -152,6 +154,25 @@ def test_an_outline_that_is_missing_fails_the_slide(entry: SlideEntry, tmp_path:
     with pytest.raises(SlideError) as caught:
         tile_slide(TileTask(entry, tmp_path / "run", TileConfig(), mask=tmp_path / "none.geojson"))
     assert caught.value.code == "bad_mask"
+
+
+def test_tiles_are_normalised_before_they_are_embedded(entry: SlideEntry, tmp_path: Path) -> None:
+    tile_slide(TileTask(entry, tmp_path / "run", TileConfig()))
+    store = TileStore.open(tmp_path / "run" / "tiles" / "slide.zarr")
+    cv2.imwrite(str(tmp_path / "look.png"), (store.read(np.arange(1))[0].astype(float) ** 0.9).astype(np.uint8))
+    spec = "untrained:vit-demo@1"
+    sha256 = load_encoder(spec, resolve_device("cpu")).sha256
+    found = []
+    choices: list[tuple[NormaliserName, str | None]] = [("none", None), ("reinhard", str(tmp_path / "look.png"))]
+    for name, reference in choices:
+        config = EmbedConfig(device="cpu", normalise=name, reference=reference)
+        out = tmp_path / name
+        embed_slide(EmbedTask("slide", store.path, out, spec, sha256, config))
+        features = FeatureStore.open(out / "features" / "slide.zarr")
+        assert features.attributes["encoder"]["normalised"] == name
+        found.append(features)
+    assert found[0].attributes["config_fingerprint"] != found[1].attributes["config_fingerprint"]
+    assert np.abs(found[0].features - found[1].features).max() > 1e-3
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])

@@ -11,6 +11,8 @@ from jaxtyping import Float, UInt8
 
 from wsi_lmc.encoder import Encoder
 from wsi_lmc.errors import SlideError
+from wsi_lmc.normalisers import Normaliser, NormaliserName
+from wsi_lmc.pooling import Pooling
 from wsi_lmc.threads import Threads
 from wsi_lmc.tilestore import TILES_PER_SHARD, TileStore, Validity
 
@@ -28,6 +30,15 @@ class EmbedConfig:
     dtype: Annotated[Literal["float16", "float32"], Doc("How features are stored.")] = "float32"
     device: Annotated[str, Doc("auto (CUDA where there is one), cpu, cuda or cuda:N.")] = "auto"
     bf16: Annotated[bool, Doc("Run the encoder in bfloat16 on CUDA.")] = True
+    pooling: Annotated[
+        Pooling,
+        Doc("auto: the encoder's own feature, or class token and mean patch token together for Virchow, as published."),
+    ] = "auto"
+    normalise: Annotated[
+        NormaliserName, Doc("Stain normalisation before the encoder, to compare with; LMC encoders need none.")
+    ] = "none"
+    reference: Annotated[str | None, Doc("Image of the look wanted (reinhard, macenko, stainfuser).")] = None
+    weights: Annotated[str | None, Doc("The normaliser's weights (stainnet, staingan, stainfuser).")] = None
     any_mpp: Annotated[bool, Doc("Embed tiles of another mpp than the encoder was trained at.")] = False
 
 
@@ -40,9 +51,15 @@ def store_blocks(store: TileStore, threads: Threads) -> Iterator[tuple[Block, Va
 
 
 def embed_blocks(
-    encoder: Encoder, blocks: Iterable[tuple[Block, Valid]], count: int, config: EmbedConfig
+    encoder: Encoder,
+    blocks: Iterable[tuple[Block, Valid]],
+    count: int,
+    config: EmbedConfig,
+    normalise: Normaliser | None = None,
 ) -> tuple[Float[np.ndarray, "n d"], UInt8[np.ndarray, " n"]]:
     """Features of ``count`` tiles that come in blocks, in their order, as ``config.dtype``; and their validity.
+
+    ``normalise`` changes tiles before the encoder sees them.
 
     Batches are cut within a block, so a store and the slide it came from give the same batches and the same bytes.
     """
@@ -52,7 +69,8 @@ def embed_blocks(
     for block, block_valid in blocks:
         valid[row : row + len(block)] = block_valid
         for start in range(0, len(block), config.batch):
-            part = encoder.embed(torch.from_numpy(block[start : start + config.batch]))
+            tiles = torch.from_numpy(block[start : start + config.batch])
+            part = encoder.embed(tiles if normalise is None else normalise(tiles.to(encoder.device)))
             features[row : row + len(part)] = part.cpu().numpy()
             row += len(part)
     return features, valid

@@ -19,6 +19,7 @@ SlideCode = Literal[
     "duplicate_name",
     "damaged",
     "unsupported",
+    "not_an_image",
     "mpp_missing",
     "mpp_invalid",
     "mpp_conflict",

@@ -1,5 +1,6 @@
 """``wsi-lmc embed``: tile stores, or slides, to features."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -56,7 +57,7 @@ def command(
     these only). Writes OUT/features/<slide_id>.zarr and slides.csv. Exit code 1 if any slide failed.
     """
     spec = _encoder(ckpt, encoder)
-    settings = resolve("embed", EmbedConfig, config, given)
+    settings = _absolute(resolve("embed", EmbedConfig, config, given))
     named = inputs or [str(DEFAULT)]
     stores = find_stores([Path(text) for text in named if holds_stores(Path(text))])
     slides = [text for text in named if not holds_stores(Path(text))]
@@ -72,6 +73,12 @@ def command(
         outcomes = embed_cohort(what, spec, output, settings, options)
     where = "" if output == DEFAULT else f" {output}"
     close(outcomes, output, f"wsi-lmc export{where} --to trident -o DIR")
+
+
+def _absolute(settings: EmbedConfig) -> EmbedConfig:
+    """The same with absolute paths, since workers may run elsewhere."""
+    found = {name: getattr(settings, name) for name in ("reference", "weights")}
+    return replace(settings, **{name: str(Path(path).resolve()) for name, path in found.items() if path})
 
 
 def _encoder(ckpt: str | None, encoder: str | None) -> str:

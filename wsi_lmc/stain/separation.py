@@ -33,6 +33,9 @@ class SeparationConfig:
         Doc("Least optical density (natural log) in every channel of a tissue pixel; Macenko's log10 0.15 is 0.345."),
     ] = 0.15
     alpha: Annotated[float, Doc("Percentile, from both ends, of the angles taken as the pure stains.")] = 1.0
+    centred: Annotated[
+        bool, Doc("Take the plane from the covariance, as most libraries do: 11 to 22 degrees off on even tissue.")
+    ] = False
 
 
 @dataclass(frozen=True)
@@ -45,12 +48,12 @@ class StainEstimate:
 
 def separate(tiles: UInt8[Tensor, "b h w 3"], config: SeparationConfig) -> StainEstimate:
     """H and E of each tile on its own, whatever the others look like; always finite."""
-    return _separate_density(optical_density(tiles), config)
+    return separate_density(optical_density(tiles), config)
 
 
 def pool(tiles: UInt8[Tensor, "b h w 3"], config: SeparationConfig) -> StainEstimate:
     """H and E of all tiles taken together, as a batch of one: the fallback for tiles that are not trusted."""
-    return _separate_density(optical_density(tiles).reshape(1, -1, 3), config)
+    return separate_density(optical_density(tiles).reshape(1, -1, 3), config)
 
 
 def concentrations(density: Float32[Tensor, "b n 3"], vectors: Float32[Tensor, "b 2 3"]) -> Float32[Tensor, "b n 2"]:
@@ -71,14 +74,17 @@ def pseudo_inverse(vectors: Float32[Tensor, "b 2 3"]) -> Float32[Tensor, "b 3 2"
     return (s.transpose(1, 2) @ (adjugate / determinant)).float()
 
 
-def _separate_density(density: Float32[Tensor, "b n 3"], config: SeparationConfig) -> StainEstimate:
+def separate_density(density: Float32[Tensor, "b n 3"], config: SeparationConfig) -> StainEstimate:
+    """H and E of each row of densities (natural logarithm, any white) on its own; always finite."""
     tissue = (density >= config.beta).all(-1)
     count = tissue.sum(-1)
     stained = density * tissue.unsqueeze(-1)
     moment = stained.transpose(1, 2).double() @ stained.double() / count.clamp(min=1).view(-1, 1, 1)
+    mean = stained.double().sum(1) / count.clamp(min=1).unsqueeze(-1)
+    if config.centred:
+        moment = moment - mean.unsqueeze(2) * mean.unsqueeze(1)
     values, axes = torch.linalg.eigh(moment)  # ascending
     plane = axes[:, :, [2, 1]]
-    mean = stained.double().sum(1) / count.clamp(min=1).unsqueeze(-1)
     sign = torch.where((mean.unsqueeze(1) @ plane) < 0, -1.0, 1.0)  # else the result would depend on the LAPACK build
     plane = plane * sign
     along = density @ plane.float()

@@ -4,7 +4,7 @@ import time
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -12,6 +12,8 @@ from wsi_lmc.embedding import EmbedConfig, check_mpp, embed_blocks, store_blocks
 from wsi_lmc.encoder import Encoder, load_encoder, resolve_device
 from wsi_lmc.errors import StoreError, UsageError
 from wsi_lmc.featurestore import FeatureStore, write_features
+from wsi_lmc.normalisers import Normaliser, load_normaliser, normaliser_fingerprint
+from wsi_lmc.pooling import pooled
 from wsi_lmc.provenance import fingerprint
 from wsi_lmc.publish import exclusive, publishing
 from wsi_lmc.slide import check_file
@@ -64,11 +66,10 @@ def embed_slide(task: EmbedTask) -> Outcome:
         if finished is not None:
             outcome = succeeded(task.slide_id, "embed", finished.attributes["slide"], len(finished))
             return replace(outcome, fresh=False, seconds=time.monotonic() - began)
-        encoder = _load(task.encoder, task.encoder_sha256, task.config.device, task.config.bf16)
-        if isinstance(task.source, Path):
-            features, rows, described = _embed_store(task.source, encoder, task.config)
-        else:
-            features, rows, described = _embed_from_slide(task.source, encoder, task.config)
+        network = _Network(*_load(task.encoder, task.encoder_sha256, task.config))
+        embed = _embed_store if isinstance(task.source, Path) else _embed_from_slide
+        features, rows, described = embed(cast(Any, task.source), network, task.config)
+        encoder = network.encoder
         attributes = described | identity | _describe_encoder(encoder, task)
         with publishing(task.out, final) as draft:
             write_features(draft, features, rows, attributes)
@@ -76,22 +77,31 @@ def embed_slide(task: EmbedTask) -> Outcome:
     return replace(outcome, seconds=time.monotonic() - began)
 
 
-def _embed_store(path: Path, encoder: Encoder, config: EmbedConfig) -> tuple[np.ndarray, TileRows, Attributes]:
+class _Network(NamedTuple):
+    """What tiles go through."""
+
+    encoder: Encoder
+    normalise: Normaliser | None
+
+
+def _embed_store(path: Path, network: _Network, config: EmbedConfig) -> tuple[np.ndarray, TileRows, Attributes]:
     store = TileStore.open(path)
-    check_mpp(encoder, store.mpp.mean, config)
+    check_mpp(network.encoder, store.mpp.mean, config)
     with Threads(threads_of_process()) as threads:
-        features, valid = embed_blocks(encoder, store_blocks(store, threads), len(store), config)
+        blocks = store_blocks(store, threads)
+        features, valid = embed_blocks(network.encoder, blocks, len(store), config, network.normalise)
     described = {"slide": store.attributes["slide"], "tile": store.attributes["tile"]}
     return features, TileRows(store.origins, store.tissue_fraction, valid), described
 
 
 def _embed_from_slide(
-    tiles: TileTask, encoder: Encoder, config: EmbedConfig
+    tiles: TileTask, network: _Network, config: EmbedConfig
 ) -> tuple[np.ndarray, TileRows, Attributes]:
     with open_task_slide(tiles) as slide:
         grid, _, _ = plan_tiles(tiles, slide)
-        check_mpp(encoder, grid.sampling.effective_mpp.mean, config)
-        features, valid = embed_blocks(encoder, read_blocks(slide, grid, TILES_PER_SHARD), len(grid), config)
+        check_mpp(network.encoder, grid.sampling.effective_mpp.mean, config)
+        blocks = read_blocks(slide, grid, TILES_PER_SHARD)
+        features, valid = embed_blocks(network.encoder, blocks, len(grid), config, network.normalise)
         described = {"slide": asdict(slide.info), "tile": describe_tiles(slide, grid)}
     return features, TileRows(grid.origins, grid.tissue_fraction, valid), described
 
@@ -103,6 +113,8 @@ def _identity(task: EmbedTask) -> Attributes:
         "batch": task.config.batch,
         "dtype": task.config.dtype,
         "bf16": task.config.bf16,
+        "pooling": task.config.pooling,
+        "normaliser": normaliser_fingerprint(task.config.normalise, task.config.reference, task.config.weights),
     }
     if isinstance(task.source, Path):
         store = TileStore.open(task.source)
@@ -133,18 +145,21 @@ def _describe_encoder(encoder: Encoder, task: EmbedTask) -> Attributes:
         "mode": encoder.mode,
         "trained_mpp": encoder.trained_mpp,
         "dtype": task.config.dtype,
+        "normalised": task.config.normalise,
     }
     return {"encoder": described, "batch_size": task.config.batch}
 
 
 @lru_cache(maxsize=1)
-def _load(spec: str, sha256: str, device: str, bf16: bool) -> Encoder:
-    """One encoder a process, loaded once however many slides it embeds."""
-    encoder = load_encoder(spec, resolve_device(device), bf16)
+def _load(spec: str, sha256: str, config: EmbedConfig) -> tuple[Encoder, Normaliser | None]:
+    """One encoder, and one normaliser, a process, loaded once however many slides it embeds."""
+    device = resolve_device(config.device)
+    encoder = load_encoder(spec, device, config.bf16)
     if encoder.sha256 != sha256:
         raise UsageError(
             f"the encoder's weights have SHA-256 {encoder.sha256[:16]}",
             f"{sha256[:16]}, as when this run began",
             "Do not replace a checkpoint while it is in use; start again.",
         )
-    return encoder
+    normalise = load_normaliser(config.normalise, config.reference, config.weights, device)
+    return pooled(encoder, config.pooling), normalise
