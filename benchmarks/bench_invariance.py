@@ -32,7 +32,7 @@ Features = Callable[[torch.Tensor], np.ndarray]
 
 def fields_of(site: Path, most: int) -> torch.Tensor:
     """One tile of each of a site's images, evenly chosen."""
-    images = sorted(path for path in site.rglob("*") if path.suffix.lower() in (".jpg", ".png", ".tif"))
+    images = sorted(path for path in site.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png", ".tif"))
     chosen = images[:: max(1, len(images) // most)][:most]
     tiles = [split_image(_enlarged(read_image(path)), PX)[:1] for path in chosen]
     return torch.from_numpy(np.concatenate(tiles))

@@ -36,7 +36,8 @@ class Learner:
         self.config, self.group, self.device, self.step, self.whole = config, group, group.device, 0, True
         self.model = build_encoder(EncoderConfig(config.architecture), tile_px, config.seed).to(group.device)
         self._network = group.wrap(self.model)
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+        weights = self.model.parameters()
+        self.optimizer = torch.optim.AdamW(weights, lr=config.lr, weight_decay=config.weight_decay, fused=True)
         self.schedule = build_schedule(self.optimizer, config)
         self._images = Checked(view_images, _VIEW_TOLERANCE, compiled=config.compiles_views)
 
