@@ -2,6 +2,11 @@
 
 import json
 import math
+import random
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -137,6 +142,46 @@ def test_a_crash_goes_back_to_the_last_state_and_its_metrics(
     assert [row["step"] for row in _rows(tmp_path)] == [0, 1, 2, 3, 4, 5]
     train(stores, tmp_path, CONFIG, start="resume")
     _assert_same_training(straight, tmp_path)
+
+
+_ALONE = """
+import sys
+from pathlib import Path
+from wsi_lmc.tilestore import TileStore
+from wsi_lmc.training import TrainConfig, train
+
+stores = [TileStore.open(Path(path)) for path in sys.argv[3:]]
+config = TrainConfig(steps=30, batch=8, seed=11, device="cpu", architecture="vit-demo", log_every=1, evaluate_every=9,
+                     checkpoint_every=4, held_out_share=0.2, prefetch=int(sys.argv[2]))
+train(stores, Path(sys.argv[1]), config, "resume", lambda report: print(report.step, flush=True))
+"""
+
+
+@pytest.mark.parametrize("prefetch", [0, 2])
+def test_killed_at_any_step_it_ends_with_the_same_losses_and_weights(
+    prefetch: int, stores: list[TileStore], tmp_path: Path
+) -> None:
+    """A real process, killed twice where chance has it, and a third that goes on to the end."""
+    chance = random.Random()  # noqa: S311  any step will do
+    paths = [str(store.path) for store in stores]
+    command = [sys.executable, "-c", _ALONE]
+    subprocess.run([*command, str(tmp_path / "straight"), "0", *paths], check=True, capture_output=True)
+    for _ in range(2):
+        arguments = [*command, str(tmp_path / "killed"), str(prefetch), *paths]
+        with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            last = chance.randint(1, 12)
+            for number, _ in enumerate(process.stdout, start=1):
+                if number == last:
+                    time.sleep(chance.uniform(0, 0.05))
+                    process.kill()
+                    break
+        assert process.returncode == -signal.SIGKILL, f"killed after {last} of its steps"
+    subprocess.run([*command, str(tmp_path / "killed"), str(prefetch), *paths], check=True, capture_output=True)
+    first, second = ([*_rows(tmp_path / name)] for name in ("straight", "killed"))
+    assert first == second
+    weights = [(tmp_path / name / "encoder" / "model.safetensors").read_bytes() for name in ("straight", "killed")]
+    assert weights[0] == weights[1]
 
 
 def test_an_interruption_within_the_weight_update_is_not_saved(
