@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from hs2p import FilterConfig, SegmentationConfig, SlideSpec, TilingConfig, tile_slides  # pyright: ignore[reportMissingImports]
+from hs2p import FilterConfig, SegmentationConfig, SlideSpec, TilingConfig, tile_slides  # pyright: ignore[reportMissingImports]  in its own environment
 
 
 def main() -> None:

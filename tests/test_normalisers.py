@@ -140,7 +140,7 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
 )
 def test_what_is_missing_or_given_in_vain_is_said(name: str, reference: str, weights: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):
-        load_normaliser(name, reference, weights, CPU)  # pyright: ignore[reportArgumentType]
+        load_normaliser(name, reference, weights, CPU)  # pyright: ignore[reportArgumentType]  pytest gives plain strings
 
 
 def test_by_name(tmp_path: Path) -> None:

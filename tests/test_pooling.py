@@ -28,7 +28,7 @@ def test_class_token_beside_the_mean_of_the_patches(registers: int) -> None:
     network = _virchow(registers)
     images = torch.rand(3, 3, 56, 56, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
-        tokens = network.forward_features(images)  # pyright: ignore[reportCallIssue]
+        tokens = network.forward_features(images)  # pyright: ignore[reportCallIssue]  timm's networks have it
         found = ClassAndMean(network)(images)
     assert tokens.shape == (3, 1 + registers + 16, 32)
     torch.testing.assert_close(found[:, :32], tokens[:, 0])

@@ -11,12 +11,11 @@ from torch import Tensor
 from wsi_lmc.errors import UsageError
 from wsi_lmc.normalisers.colour import Macenko, Reinhard
 from wsi_lmc.normalisers.generators import StainGan, StainNet, load_generator
-from wsi_lmc.normalisers.stainfuser import StainFuser
 from wsi_lmc.patches import read_image
 
-NormaliserName = Literal["none", "reinhard", "macenko", "stainnet", "staingan", "stainfuser"]
-_FITTED = ("reinhard", "macenko", "stainfuser")
-_WEIGHTED = ("stainnet", "staingan", "stainfuser")
+NormaliserName = Literal["none", "reinhard", "macenko", "stainnet", "staingan"]
+_FITTED = ("reinhard", "macenko")
+_WEIGHTED = ("stainnet", "staingan")
 
 
 @runtime_checkable
@@ -35,8 +34,8 @@ def load_normaliser(
 
     Args:
         name: of it.
-        reference: an image of the look that is wanted (reinhard, macenko, stainfuser).
-        weights: a file (stainnet, staingan) or a folder (stainfuser).
+        reference: an image of the look that is wanted (reinhard, macenko).
+        weights: a file (stainnet, staingan).
         device: of the tiles.
 
     Raises:
@@ -50,8 +49,6 @@ def load_normaliser(
     if name in ("stainnet", "staingan"):
         return load_generator(StainNet if name == "stainnet" else StainGan, Path(weights or ""), device)
     tile = torch.from_numpy(read_image(Path(reference or ""))).to(device)
-    if name == "stainfuser":
-        return StainFuser(Path(weights or ""), tile, device)
     try:
         return Reinhard.fit(tile) if name == "reinhard" else Macenko.fit(tile)
     except ValueError as error:
