@@ -4,6 +4,7 @@ Batch size and results do not depend on their number, but for rounding: every pr
 and the loss is that of the whole batch, because its correlation matrix is summed over all of them.
 """
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -59,6 +60,9 @@ ALONE = Group(0, 1, torch.device("cpu"))
 def joined(device: str, batch: int) -> Iterator[Group]:
     """This process's place in the group that ``torchrun`` started, if it did.
 
+    What was made with the group (models it wrapped, their losses) must be let go of before it is left: gloo's threads
+    live as long as anything refers to them, and one that is still there when the interpreter ends aborts the process.
+
     Args:
         device: as in the configuration; of several GPUs each process takes that of its local rank.
         batch: tiles per step, of all processes together.
@@ -80,6 +84,7 @@ def joined(device: str, batch: int) -> Iterator[Group]:
     try:
         yield Group(dist.get_rank(), count, kind)
     finally:
+        gc.collect()  # wrapped models refer to themselves
         dist.destroy_process_group()
 
 

@@ -110,14 +110,26 @@ def train(
     """
     ordered = sorted(stores, key=lambda store: store.slide_id)
     with joined(config.device, config.batch) as group:
-        check_compatible(ordered)
-        with _claimed(out, start, group):
-            learner = Learner(config, ordered[0].tile_px, group)
-            damaged = resume(learner, out, ordered)
-            cohort = _gather_cohort(ordered, config, group.device)
-            _loop(learner, cohort, out, on_step)
-            sha256 = _publish_encoder(learner, cohort, out) if group.first else weights_sha256(learner.model)
-            group.wait()
+        return _train_in(group, ordered, out, config, (start, on_step))
+
+
+def _train_in(
+    group: Group,
+    stores: list[TileStore],
+    out: Path,
+    config: TrainConfig,
+    how: tuple[Start, Callable[[StepReport], None] | None],
+) -> TrainResult:
+    """One process's part; a function of its own, so that nothing holds on to the group once it is left."""
+    start, on_step = how
+    check_compatible(stores)
+    with _claimed(out, start, group):
+        learner = Learner(config, stores[0].tile_px, group)
+        damaged = resume(learner, out, stores)
+        cohort = _gather_cohort(stores, config, group.device)
+        _loop(learner, cohort, out, on_step)
+        sha256 = _publish_encoder(learner, cohort, out) if group.first else weights_sha256(learner.model)
+        group.wait()
     rows = read_metrics(out)
     return TrainResult(config.steps, str(group.device), sha256, cohort.split.unit, damaged, rows[0], rows[-1])
 
