@@ -26,12 +26,13 @@ import simplejpeg
 import zarr
 
 from wsi_lmc.cohort import SlideEntry
+from wsi_lmc.embedding import store_blocks
 from wsi_lmc.grid import GridConfig, TileGrid
-from wsi_lmc.slide import ReadOptions, Slide, open_slide
+from wsi_lmc.slide import NativeTiles, ReadOptions, Slide, open_slide
 from wsi_lmc.steps.tile import TileConfig, TileTask, plan_tiles, tile_slide
 from wsi_lmc.threads import Threads
 from wsi_lmc.tilestore import TileStore
-from wsi_lmc.tiling import cut_tiles, read_blocks
+from wsi_lmc.tiling import TILES_PER_BLOCK, cut_tiles, read_blocks
 
 UM = 0.25
 SAMPLE = 1000  # tiles that the slow rows read; the fast ones read them all
@@ -119,7 +120,7 @@ def cut_kept(bench: Bench) -> int:
 def read_slide(bench: Bench) -> int:
     """The reading side of ``embed`` straight from a slide."""
     with open_slide(bench.path, options=ReadOptions("direct", threads=bench.threads.count)) as slide:
-        return sum(len(pixels) for pixels, _ in read_blocks(slide, bench.grid, 256))
+        return sum(len(pixels) for pixels, _ in read_blocks(slide, bench.grid, TILES_PER_BLOCK))
 
 
 def read_half(resample: str) -> Callable[[Bench], int]:
@@ -128,7 +129,7 @@ def read_half(resample: str) -> Callable[[Bench], int]:
     def run(bench: Bench) -> int:
         options = ReadOptions("direct", "dct" if resample == "dct" else "area", bench.threads.count)
         with open_slide(bench.path, options=options) as slide:
-            return 4 * sum(len(pixels) for pixels, _ in read_blocks(slide, bench.half, 256))
+            return 4 * sum(len(pixels) for pixels, _ in read_blocks(slide, bench.half, TILES_PER_BLOCK))
 
     return run
 
@@ -138,9 +139,7 @@ def read_store(codec: str) -> Callable[[Bench], int]:
 
     def run(bench: Bench) -> int:
         store = TileStore.open(bench.out / codec / "tiles" / "slide.zarr")
-        for start in range(0, len(store), 256):
-            store.read(np.arange(start, min(start + 256, len(store))), bench.threads)
-        return len(store)
+        return sum(len(pixels) for pixels, _ in store_blocks(store, bench.threads))
 
     return run
 
@@ -206,7 +205,8 @@ def _tissue_segments(slide: Slide, grid: TileGrid) -> tuple[list[bytes], int]:
     corners = [first, last, np.stack([first[:, 0], last[:, 1]], 1), np.stack([last[:, 0], first[:, 1]], 1)]
     cells = np.unique(np.concatenate(corners), axis=0)
     indices = np.sort(cells[:, 1] * table.columns + cells[:, 0])
-    return [jpeg for jpeg in slide.native_jpegs(0, indices) if jpeg is not None], side
+    found = NativeTiles(slide.direct, 0, indices).files(slice(None))
+    return [jpeg for jpeg in found if jpeg is not None], side
 
 
 def _size(store: Path) -> tuple[int, int]:

@@ -48,8 +48,8 @@ def _write(folder: Path, slide_id: str, count: int, **other: Any) -> UnevenStore
     valid = np.zeros(count, np.uint8)
     valid[1::7] = Validity.PADDED
     valid[list(other.get("bad", ()))] = Validity.UNREADABLE
-    writer = TileStoreWriter(path, count, px, "lossless", Threads())
-    writer.write(tiles)
+    writer = TileStoreWriter(path, count, px, "lossless")
+    writer.write(0, tiles, Threads())
     attributes = {"slide": {"id": slide_id}, "tile": {"px": px, "effective_mpp": [mpp, mpp]}}
     writer.close(TileRows(np.zeros((count, 2), np.int32), np.ones(count, np.float32), valid), attributes)
     store = UnevenStore.open(path)

@@ -52,8 +52,8 @@ def test_a_tile_that_is_not_trusted_gets_its_slides(tmp_path: Path, store: TileS
     tiles = np.concatenate([good, np.full((1, *good.shape[1:]), 243, np.uint8)])
     path = tmp_path / "other" / "tiles" / "mixed.zarr"
     path.parent.mkdir(parents=True)
-    writer = TileStoreWriter(path, 5, 256, "lossless", Threads())
-    writer.write(tiles)
+    writer = TileStoreWriter(path, 5, 256, "lossless")
+    writer.write(0, tiles, Threads())
     rows = TileRows(np.zeros((5, 2), np.int32), np.ones(5, np.float32), np.zeros(5, np.uint8))
     about = {"slide": {"id": "mixed"}, "tile": {"px": 256}, "slide_fingerprint": "a", "config_fingerprint": "b"}
     writer.close(rows, about)

@@ -7,7 +7,7 @@ import time
 import psutil
 import pytest
 
-from wsi_lmc.threads import Threads, available_cores, threads_of_process
+from wsi_lmc.threads import Pending, Threads, available_cores, in_turn, threads_of_process
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
@@ -54,3 +54,34 @@ def test_the_environment_says_how_many_cores_a_worker_has(monkeypatch: pytest.Mo
     for text, expected in (("3", 3), ("", available_cores()), ("0", available_cores()), ("many", available_cores())):
         monkeypatch.setitem(os.environ, "OMP_NUM_THREADS", text)
         assert threads_of_process() == expected
+
+
+@pytest.mark.parametrize(("count", "ahead"), [(1, 0), (2, 1), (2, 3), (1, 5)])
+def test_works_in_turn_are_begun_ahead_and_end_in_order(count: int, ahead: int) -> None:
+    begun: list[int] = []
+    with Threads(count) as threads:
+
+        def begin(number: int) -> Pending[int]:
+            begun.append(number)
+            return threads.begin(len, number).then(sum)
+
+        results = in_turn(begin, 7, ahead)
+        assert next(results) == 0
+        assert begun == list(range(min(7, ahead + 1)))
+        assert list(results) == list(range(1, 7))
+    assert begun == list(range(7))
+
+
+def test_works_that_nobody_waits_for_have_ended_when_their_caller_goes_on() -> None:
+    running: list[int] = []
+
+    def work(part: range) -> None:
+        running.append(1)
+        time.sleep(0.05)
+        running.pop()
+
+    with Threads(2) as threads:
+        results = in_turn(lambda _: threads.begin(work, 4), 9, 2)
+        next(results)
+        results.close()
+        assert not running

@@ -37,9 +37,9 @@ def make_rows(count: int) -> TileRows:
 
 
 def write(path: Path, tiles: np.ndarray, codec: StoredCodec, **attributes: Any) -> TileStore:
-    writer = TileStoreWriter(path, len(tiles), PX, codec, Threads(2))
+    writer = TileStoreWriter(path, len(tiles), PX, codec)
     for start in range(0, len(tiles), 100):  # blocks that do not fit the shards
-        writer.write(tiles[start : start + 100])
+        writer.write(start, tiles[start : start + 100], Threads(2))
     described = {
         "slide": {"id": "a", "width": 90_001, "height": 70_003},
         "tile": {"px": PX, "effective_mpp": [0.5, 0.49]},

@@ -25,9 +25,9 @@ def test_blocks_and_threads_do_not_show(codec: StoredCodec, block: int, threads:
     shards: list[list[bytes]] = []
     for number, (size, count) in enumerate([(block, threads), (64, 1)]):
         path = tmp_path / f"{number}.zarr"
-        with Threads(count) as some, TileStoreWriter(path, COUNT, PX, codec, some) as writer:
+        with Threads(count) as some, TileStoreWriter(path, COUNT, PX, codec) as writer:
             for start in range(0, COUNT, size):
-                writer.write(TILES[start : start + size])
+                writer.write(start, TILES[start : start + size], some)
             writer.close(ROWS, DESCRIBED)
         store = TileStore.open(path)
         assert store.attributes["sha256"]["tiles"] == stored_sha256(path / "tiles")
@@ -37,21 +37,33 @@ def test_blocks_and_threads_do_not_show(codec: StoredCodec, block: int, threads:
     assert shards[0] == shards[1]
 
 
-def test_memory_may_be_used_again_after_the_next_call(tmp_path: Path) -> None:
-    buffers = [np.empty((10, PX, PX, 3), np.uint8) for _ in range(2)]
-    with Threads(2) as threads, TileStoreWriter(tmp_path / "a.zarr", COUNT, PX, "lossless", threads) as writer:
-        for number, start in enumerate(range(0, COUNT, 10)):
-            buffers[number % 2][...] = TILES[start : start + 10]
-            writer.write(buffers[number % 2])
+def test_tiles_come_from_several_threads_in_any_order(tmp_path: Path) -> None:
+    order = np.random.default_rng(1).permutation(COUNT)
+    with Threads(3) as threads, TileStoreWriter(tmp_path / "a.zarr", COUNT, PX, "lossless") as writer:
+
+        def put(part: range) -> None:
+            for position in part:
+                writer.put(int(order[position]), TILES[order[position]])
+
+        threads.each(put, COUNT)
+        writer.flush(COUNT)
         writer.close(ROWS, DESCRIBED)
     np.testing.assert_array_equal(TileStore.open(tmp_path / "a.zarr").read(np.arange(COUNT)), TILES)
 
 
+def test_a_store_with_a_shard_missing_is_not_sealed(tmp_path: Path) -> None:
+    with TileStoreWriter(tmp_path / "a.zarr", COUNT, PX, "lossless") as writer:
+        writer.write(0, TILES[:256], Threads())
+        with pytest.raises(ValueError, match="do not hold 300 tiles"):
+            writer.close(ROWS, DESCRIBED)
+
+
 def test_what_is_encoded_already_is_kept_as_it_is(tmp_path: Path) -> None:
     jpegs = [encode_jpeg(tile) for tile in TILES]
-    with Threads() as threads, TileStoreWriter(tmp_path / "a.zarr", COUNT, PX, "kept", threads) as writer:
-        writer.write_encoded(jpegs[:290])
-        writer.write_encoded(jpegs[290:])
+    with TileStoreWriter(tmp_path / "a.zarr", COUNT, PX, "kept") as writer:
+        for row, jpeg in enumerate(jpegs):
+            writer.put_encoded(row, jpeg)
+        writer.flush(COUNT)
         writer.close(ROWS, DESCRIBED)
     assert jpegs[299] + crc32c(jpegs[299]) in (tmp_path / "a.zarr/tiles/c.1.0.0.0").read_bytes()
     assert TileStore.open(tmp_path / "a.zarr").attributes["codec"] == "the slide's own jpeg + crc32c"

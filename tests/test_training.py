@@ -45,8 +45,8 @@ CONFIG = TrainConfig(
 def _write_store(folder: Path, slide_id: str, tiles: np.ndarray, mark: str = "") -> TileStore:
     """A published tile store; ``mark`` changes nothing but its fingerprint."""
     path = folder / f"{slide_id}{mark}.zarr"
-    writer = TileStoreWriter(path, len(tiles), tiles.shape[1], "lossless", Threads())
-    writer.write(tiles)
+    writer = TileStoreWriter(path, len(tiles), tiles.shape[1], "lossless")
+    writer.write(0, tiles, Threads())
     valid = np.zeros(len(tiles), np.uint8)
     valid[3] = Validity.UNREADABLE
     origins = np.stack([np.arange(len(tiles)) * 64, np.full(len(tiles), 128)], axis=1).astype(np.int32)

@@ -13,7 +13,7 @@ from wsi_lmc.encoder import Encoder
 from wsi_lmc.errors import SlideError
 from wsi_lmc.normalisers import Normaliser, NormaliserName
 from wsi_lmc.pooling import Pooling
-from wsi_lmc.threads import Threads
+from wsi_lmc.threads import Pending, Threads, in_turn
 from wsi_lmc.tilestore import TILES_PER_SHARD, TileStore, Validity
 
 _MPP_TOLERANCE = 0.02
@@ -43,11 +43,23 @@ class EmbedConfig:
 
 
 def store_blocks(store: TileStore, threads: Threads) -> Iterator[tuple[Block, Valid]]:
-    """A tile store's pixels in order, a shard at a time, and the :class:`Validity` of each tile."""
-    for start in range(0, len(store), TILES_PER_SHARD):
-        rows = np.arange(start, min(start + TILES_PER_SHARD, len(store)))
-        pixels, damaged = store.read_checked(rows, threads)
-        yield pixels, np.where(damaged, np.uint8(Validity.UNREADABLE), store.valid[rows])
+    """A tile store's pixels in order, a shard at a time, and the :class:`Validity` of each tile.
+
+    With several threads the next shard is read meanwhile. The pixels' memory is used again for the next block but one.
+    """
+    ahead = int(threads.count > 1)
+    starts = range(0, len(store), TILES_PER_SHARD)
+    shape = (min(TILES_PER_SHARD, len(store)), store.tile_px, store.tile_px, 3)
+    buffers = [np.empty(shape, np.uint8) for _ in range(min(2 + ahead, len(starts)))]
+
+    def begin(number: int) -> Pending[tuple[Block, Valid]]:
+        rows = np.arange(starts[number], min(starts[number] + TILES_PER_SHARD, len(store)))
+        pixels = buffers[number % len(buffers)][: len(rows)]
+        unreadable = np.uint8(Validity.UNREADABLE)
+        reading = store.begin_read(rows, pixels, threads)
+        return reading.then(lambda damaged: (pixels, np.where(damaged, unreadable, store.valid[rows])))
+
+    return in_turn(begin, len(starts), ahead)
 
 
 def embed_blocks(
@@ -61,19 +73,38 @@ def embed_blocks(
 
     ``normalise`` changes tiles before the encoder sees them.
 
-    Batches are cut within a block, so a store and the slide it came from give the same batches and the same bytes.
+    Batches run over the borders of blocks, so a store and the slide it came from give the same batches and the same
+    bytes, however each of them is read.
     """
     features = np.empty((count, encoder.dim), np.dtype(config.dtype))
-    valid = np.empty(count, np.uint8)
+    valid: list[Valid] = [np.empty(0, np.uint8)]
     row = 0
+    for batch in _batches(blocks, config.batch, valid):
+        tiles = torch.from_numpy(batch)
+        part = encoder.embed(tiles if normalise is None else normalise(tiles.to(encoder.device)))
+        features[row : row + len(part)] = part.cpu().numpy()
+        row += len(part)
+    return features, np.concatenate(valid)
+
+
+def _batches(blocks: Iterable[tuple[Block, Valid]], size: int, valid: list[Valid]) -> Iterator[Block]:
+    """The tiles of blocks, ``size`` at a time, in memory that is used again; what is said of them goes to ``valid``."""
+    batch: Block = np.empty((0, 0, 0, 3), np.uint8)
+    filled = 0
     for block, block_valid in blocks:
-        valid[row : row + len(block)] = block_valid
-        for start in range(0, len(block), config.batch):
-            tiles = torch.from_numpy(block[start : start + config.batch])
-            part = encoder.embed(tiles if normalise is None else normalise(tiles.to(encoder.device)))
-            features[row : row + len(part)] = part.cpu().numpy()
-            row += len(part)
-    return features, valid
+        valid.append(block_valid)
+        if batch.shape[1:] != block.shape[1:]:
+            batch = np.empty((size, *block.shape[1:]), np.uint8)
+        start = 0
+        while start < len(block):
+            taken = min(size - filled, len(block) - start)
+            batch[filled : filled + taken] = block[start : start + taken]
+            filled, start = filled + taken, start + taken
+            if filled == size:
+                yield batch
+                filled = 0
+    if filled:
+        yield batch[:filled]
 
 
 def check_mpp(encoder: Encoder, tile_mpp: float, config: EmbedConfig) -> None:

@@ -58,9 +58,9 @@ def write_patches(run_folder: Path, slide_id: str, images: Sequence[Path], px: i
     with (
         publishing(run_folder, final) as draft,
         Threads() as threads,
-        TileStoreWriter(draft, len(tiles), px, "lossless", threads) as writer,
+        TileStoreWriter(draft, len(tiles), px, "lossless") as writer,
     ):
-        writer.write(tiles)
+        writer.write(0, tiles, threads)
         writer.close(rows, _attributes(slide_id, images, px, mpp))
     return TileStore.open(final)
 

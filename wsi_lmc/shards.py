@@ -101,19 +101,36 @@ class ShardBuffer:
         tails = [piece[length - CRC_BYTES : length] for piece, length in zip(pieces, lengths, strict=True)]
         return _identity(places[:, 1], [tail.tobytes() for tail in tails])
 
-    def write_packed(self, path: Path, chunks: Sequence[bytes]) -> bytes:
-        """Write ``chunks``, which come without their checksums; else as :meth:`write_slots`."""
-        lengths = np.asarray([len(chunk) + CRC_BYTES for chunk in chunks], np.int64)
-        places = self._places(np.cumsum(lengths) - lengths, lengths)
-        tails = [crc32c(chunk) for chunk in chunks]
-        parts = [part for chunk, tail in zip(chunks, tails, strict=True) for part in (chunk, tail)]
-        whole = b"".join([*parts, _encoded(places)])
-        size = len(whole)
+    def lay(self, lengths: Sequence[int]) -> list[UInt8[np.ndarray, " _"]]:
+        """Room for chunks of these bytes each, side by side with room for their checksums between them."""
+        taken = np.asarray(lengths, np.int64) + CRC_BYTES
+        size = int(taken.sum()) + len(self._index)
         if size > len(self._memory):
             self._memory = page_aligned(size + size // 4)
-        self._memory[:size] = np.frombuffer(whole, np.uint8)
+        starts = (np.cumsum(taken) - taken).tolist()
+        return [self._memory[start : start + length] for start, length in zip(starts, lengths, strict=True)]
+
+    def write_laid(self, path: Path, lengths: Sequence[int]) -> bytes:
+        """Write the chunks that were put where :meth:`lay` said; else as :meth:`write_slots`."""
+        taken = np.asarray(lengths, np.int64) + CRC_BYTES
+        ends = np.cumsum(taken)
+        places = self._places(ends - taken, taken)
+        tails = [crc32c(chunk) for chunk in self.lay(lengths)]
+        for end, tail in zip(ends.tolist(), tails, strict=True):
+            self._memory[end - CRC_BYTES : end] = np.frombuffer(tail, np.uint8)
+        size = int(ends[-1])
+        index = np.frombuffer(_encoded(places), np.uint8)
+        self._memory[size : size + len(index)] = index
+        size += len(index)
         _write(path, [self._memory[: padded(size)]], size)
         return _identity(places[:, 1], tails)
+
+    def write_packed(self, path: Path, chunks: Sequence[bytes]) -> bytes:
+        """Write ``chunks``, which come without their checksums; else as :meth:`write_slots`."""
+        lengths = [len(chunk) for chunk in chunks]
+        for room, chunk in zip(self.lay(lengths), chunks, strict=True):
+            room[...] = np.frombuffer(chunk, np.uint8)
+        return self.write_laid(path, lengths)
 
     def _places(self, offsets: Int64[np.ndarray, " n"], lengths: Int64[np.ndarray, " n"]) -> UInt64[np.ndarray, "_ 2"]:
         places = np.full((self._slots, 2), _ABSENT, "<u8")

@@ -18,9 +18,9 @@ from jaxtyping import Bool, Float32, Int32, Int64, UInt8
 
 from wsi_lmc.errors import StoreError
 from wsi_lmc.provenance import fingerprint
-from wsi_lmc.shards import Shard, ShardError, by_shard, open_shard
+from wsi_lmc.shards import ShardError, by_shard, open_shard
 from wsi_lmc.slide import ReadError, decode_jpeg
-from wsi_lmc.threads import Threads
+from wsi_lmc.threads import Pending, Threads
 from wsi_lmc.units import Mpp
 from wsi_lmc.zarrio import (
     Attributes,
@@ -31,6 +31,7 @@ from wsi_lmc.zarrio import (
 
 SCHEMA = "wsi-lmc/tiles"
 SCHEMA_VERSION = 1
+_READ_TOGETHER = 16  # tiles of a shard, by one thread
 TILES_PER_SHARD = 256
 
 Codec = Literal["auto", "lossless", "jpeg"]
@@ -140,47 +141,62 @@ class TileStore:
 
         Only a store that keeps the slide's own JPEG bytes can hold such tiles without knowing.
         """
+        tiles = np.empty((len(rows), self.tile_px, self.tile_px, 3), np.uint8)
+        return tiles, self.begin_read(rows, tiles, threads or Threads()).result()
+
+    def begin_read(
+        self, rows: Int64[np.ndarray, " n"], out: UInt8[np.ndarray, "n h w 3"], threads: Threads
+    ) -> Pending[Bool[np.ndarray, " n"]]:
+        """Begin to read tiles into ``out``; the result says which of them were damaged, see :meth:`read_checked`."""
         if len(rows) and not (int(rows.min()) >= 0 and int(rows.max()) < len(self)):
             raise IndexError(f"rows {rows.min()} to {rows.max()} of {len(self)}")
-        tiles = np.empty((len(rows), self.tile_px, self.tile_px, 3), np.uint8)
         damaged = np.zeros(len(rows), np.bool_)
-        for number, positions in by_shard(rows, TILES_PER_SHARD).items():
-            try:
-                with closing(open_shard(self.path / "tiles" / shard_name(number), TILES_PER_SHARD)) as shard:
-                    if len(positions) > TILES_PER_SHARD // 2:
-                        shard.expect_all()
-                    self._read_shard(shard, rows, positions, (tiles, damaged), threads)
-            except (ShardError, ReadError) as error:
-                first, last = rows[positions].min(), rows[positions].max()
-                raise StoreError(
-                    f"{self.path.name}: tiles {first} to {last} cannot be read ({error})",
-                    "intact chunks",
-                    "Tile this slide again with --overwrite.",
-                ) from error
-        return tiles, damaged
-
-    def _read_shard(
-        self,
-        shard: Shard,
-        rows: Int64[np.ndarray, " n"],
-        positions: Int64[np.ndarray, " m"],
-        into: tuple[UInt8[np.ndarray, "n h w 3"], Bool[np.ndarray, " n"]],
-        threads: Threads | None,
-    ) -> None:
-        tiles, damaged = into
+        groups = [
+            (number, positions[start : start + _READ_TOGETHER])
+            for number, positions in by_shard(rows, TILES_PER_SHARD).items()
+            for start in range(0, len(positions), _READ_TOGETHER)
+        ]
 
         def serve(part: range) -> None:
-            for position in positions[part.start : part.stop].tolist():
-                chunk = shard.chunk(int(rows[position]) % TILES_PER_SHARD)
-                try:
-                    self._decode(chunk, tiles[position])
-                except ReadError:
-                    if self.attributes["codec"] != CODECS["kept"]:
-                        raise
-                    tiles[position] = 255
-                    damaged[position] = True
+            for number, positions in groups[part.start : part.stop]:
+                damaged[positions] = self._read_group(number, rows, positions, out)
 
-        (threads or Threads()).each(serve, len(positions))
+        return threads.begin(serve, len(groups), 1).then(lambda _: damaged)
+
+    def _read_group(
+        self,
+        number: int,
+        rows: Int64[np.ndarray, " n"],
+        positions: Int64[np.ndarray, " m"],
+        out: UInt8[np.ndarray, "n h w 3"],
+    ) -> list[bool]:
+        """Read some tiles of one shard; says which were damaged."""
+        try:
+            with closing(open_shard(self.path / "tiles" / shard_name(number), TILES_PER_SHARD)) as shard:
+                if len(positions) == _READ_TOGETHER:
+                    shard.expect_all()
+                return [
+                    not self._readable(shard.chunk(int(rows[position]) % TILES_PER_SHARD), out[position])
+                    for position in positions.tolist()
+                ]
+        except (ShardError, ReadError) as error:
+            first, last = rows[positions].min(), rows[positions].max()
+            raise StoreError(
+                f"{self.path.name}: tiles {first} to {last} cannot be read ({error})",
+                "intact chunks",
+                "Tile this slide again with --overwrite.",
+            ) from error
+
+    def _readable(self, chunk: UInt8[np.ndarray, " bytes"], tile: UInt8[np.ndarray, "h w 3"]) -> bool:
+        """Decode into ``tile``; False, and white, where the slide's own bytes were damaged."""
+        try:
+            self._decode(chunk, tile)
+        except ReadError:
+            if self.attributes["codec"] != CODECS["kept"]:
+                raise
+            tile[...] = 255
+            return False
+        return True
 
     def _decode(self, chunk: UInt8[np.ndarray, " bytes"], tile: UInt8[np.ndarray, "h w 3"]) -> None:
         if self.attributes["codec"] != CODECS["lossless"]:

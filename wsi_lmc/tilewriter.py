@@ -1,8 +1,11 @@
-"""Writing a tile store: tiles are compressed in threads, and shards go to the disk while the next are decoded."""
+"""Writing a tile store: whoever decodes a tile compresses it, and shards go to the disk while the next are filled."""
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 from typing import Any, cast
 
 import imagecodecs
@@ -13,7 +16,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 
 from wsi_lmc.shards import CRC_BYTES, ShardBuffer, crc32c
 from wsi_lmc.slide import encode_jpeg
-from wsi_lmc.threads import Pending, Threads
+from wsi_lmc.threads import Threads
 from wsi_lmc.tilestore import CODECS, SCHEMA, SCHEMA_VERSION, TILES_PER_SHARD, StoredCodec, TileRows, shard_name
 from wsi_lmc.zarrio import (
     FLAT_KEYS,
@@ -25,28 +28,43 @@ from wsi_lmc.zarrio import (
 )
 
 _BLOSC_OVERHEAD = 16
-_Chunk = bytes | int  # compressed; or how many bytes of its slot it takes, with its checksum
+_WRITTEN_TOGETHER = 2  # shards: a disk gives more to two who ask
 _BLOSC = BloscCodec(cname="lz4", clevel=1, shuffle="noshuffle", typesize=1)
 _JPEG: dict[StoredCodec, Jpeg] = {"kept": Jpeg(), "jpeg": Jpeg(level=95, subsampling="444")}
 
 
-class TileStoreWriter:
-    """Writes one store, tile after tile, and seals it with attributes and checksums; a context manager.
+@dataclass
+class _OpenShard:
+    """A shard that is being filled: its memory, and its chunks so far.
 
-    Shards go to the disk in a thread of their own, so that waiting for it does not stop the decoding.
+    A chunk is its compressed bytes; or how many bytes of its slot in the memory it takes, with its checksum. Chunks
+    that were laid into the memory side by side are known by their ``lengths`` alone.
     """
 
-    def __init__(self, path: Path, count: int, tile_px: int, codec: StoredCodec, threads: Threads) -> None:
+    buffer: ShardBuffer
+    lengths: list[int] = field(default_factory=list)
+    chunks: list[bytes | int | None] = field(default_factory=lambda: [None] * TILES_PER_SHARD)
+
+
+class TileStoreWriter:
+    """Writes one store and seals it with attributes and checksums; a context manager.
+
+    Tiles may come in any order and from several threads, into shards near each other; once all of a shard's tiles are
+    there it goes to the disk, in threads of their own, so that waiting for it does not stop the decoding.
+    """
+
+    def __init__(self, path: Path, count: int, tile_px: int, codec: StoredCodec) -> None:
         register_jpeg()
-        self._path, self._group, self._threads = path, create_group(path), threads
+        self._path, self._group, self._count = path, create_group(path), count
         self._codec: StoredCodec = codec
         self._shards: dict[str, bytes] = {}
-        self._chunks: list[_Chunk] = []
-        self._encoding: Pending[list[_Chunk]] | None = None
-        self._writing: tuple[str, Future[bytes]] | None = None
-        self._disk = ThreadPoolExecutor(1, "disk")
-        room = tile_px * tile_px * 3 + _BLOSC_OVERHEAD + CRC_BYTES if codec == "lossless" else 0
-        self._buffers = [ShardBuffer(TILES_PER_SHARD, room) for _ in range(2)]  # one is filled, one is being written
+        self._open: dict[int, _OpenShard] = {}
+        self._spare: list[ShardBuffer] = []
+        self._lock = Lock()
+        self.white = encode_jpeg(np.full((tile_px, tile_px, 3), 255, np.uint8))
+        self._writing: deque[tuple[str, ShardBuffer, Future[bytes]]] = deque()
+        self._disk = ThreadPoolExecutor(_WRITTEN_TOGETHER, "disk")
+        self._room = tile_px * tile_px * 3 + _BLOSC_OVERHEAD + CRC_BYTES if codec == "lossless" else 0
         jpeg = codec != "lossless"
         self._group.create_array(
             "tiles",
@@ -61,22 +79,47 @@ class TileStoreWriter:
             fill_value=0,
         )
 
-    def write(self, tiles: UInt8[np.ndarray, "tile h w 3"]) -> None:
-        """Write the next tiles, any number. They must stay as they are until the next call returns."""
-        for start, stop in self._pieces(len(tiles)):
-            part = tiles[start:stop]
-            self._encoding = self._threads.begin(lambda rows, part=part: self._encode(part, rows), len(part))
+    def put(self, row: int, tile: UInt8[np.ndarray, "h w 3"]) -> None:
+        """Compress tile ``row``; its memory is free afterwards."""
+        shard, slot = self._shard_of(row)
+        if self._codec == "lossless":
+            shard.chunks[slot] = _compress(tile, shard.buffer.room_for(slot))
+        else:
+            shard.chunks[slot] = encode_jpeg(tile)
 
-    def write_encoded(self, chunks: Sequence[bytes]) -> None:
-        """Write the next tiles, already compressed as the store's codec says."""
-        for start, stop in self._pieces(len(chunks)):
-            self._extend(chunks[start:stop])
+    def put_encoded(self, row: int, chunk: bytes) -> None:
+        """Take tile ``row``, already compressed as the store's codec says."""
+        shard, slot = self._shard_of(row)
+        shard.chunks[slot] = chunk
+        shard.lengths.clear()
+
+    def lay(self, row: int, lengths: list[int]) -> list[UInt8[np.ndarray, " _"]]:
+        """Room for all chunks of the shard that begins with tile ``row``, already compressed, of these bytes each."""
+        shard, _ = self._shard_of(row)
+        shard.lengths[:] = lengths
+        return shard.buffer.lay(lengths)
+
+    def flush(self, stop: int) -> None:
+        """Begin to write every shard that is full now that all tiles before row ``stop`` have been put."""
+        for number in sorted(self._open):
+            if min((number + 1) * TILES_PER_SHARD, self._count) <= stop:
+                self._begin_writing(number)
+
+    def write(self, start: int, tiles: UInt8[np.ndarray, "tile h w 3"], threads: Threads) -> None:
+        """Compress and write tiles from row ``start`` on, which are at hand already."""
+
+        def put(rows: range) -> None:
+            for row in rows:
+                self.put(start + row, tiles[row])
+
+        threads.each(put, len(tiles))
+        self.flush(start + len(tiles))
 
     def close(self, rows: TileRows, attributes: Attributes) -> None:
         """Add the per-tile arrays, then the attributes with every array's SHA-256."""
-        self._take_encoded()
-        self._flush()
         self._finish()
+        if len(self._shards) * TILES_PER_SHARD < self._count:
+            raise ValueError(f"{len(self._shards)} shards written, which do not hold {self._count} tiles")
         write_array(self._group, "origins", rows.origins)
         write_array(self._group, "tissue_fraction", rows.tissue_fraction)
         write_array(self._group, "valid", rows.valid)
@@ -89,48 +132,33 @@ class TileStoreWriter:
     def __exit__(self, *_: object) -> None:
         self._disk.shutdown()
 
-    def _pieces(self, count: int) -> Iterator[tuple[int, int]]:
-        """Parts of ``count`` tiles that each fit into the shard that is open when it is their turn."""
-        start = 0
-        while start < count:
-            self._take_encoded()
-            stop = min(count, start + TILES_PER_SHARD - len(self._chunks))
-            yield start, stop
-            start = stop
+    def _shard_of(self, row: int) -> tuple[_OpenShard, int]:
+        number, slot = divmod(row, TILES_PER_SHARD)
+        shard = self._open.get(number)
+        if shard is None:
+            with self._lock:
+                if number not in self._open:
+                    buffer = self._spare.pop() if self._spare else ShardBuffer(TILES_PER_SHARD, self._room)
+                    self._open[number] = _OpenShard(buffer)
+                shard = self._open[number]
+        return shard, slot
 
-    def _take_encoded(self) -> None:
-        """Wait for the tiles that are being compressed; the threads may well be decoding the next ones meanwhile."""
-        if self._encoding is not None:
-            encoding, self._encoding = self._encoding, None
-            self._extend([chunk for chunks in encoding.result() for chunk in chunks])
+    def _begin_writing(self, number: int) -> None:
+        """Hand a shard to the disk, after those before the last: few wait in memory while others are being filled."""
+        self._finish(_WRITTEN_TOGETHER - 1)
+        shard, name = self._open.pop(number), shard_name(number)
+        chunks: Any = shard.lengths or shard.chunks[: self._count - number * TILES_PER_SHARD]
+        write: Callable[..., bytes] = shard.buffer.write_laid if shard.lengths else shard.buffer.write_packed
+        if self._codec == "lossless":
+            write = shard.buffer.write_slots
+        self._writing.append((name, shard.buffer, self._disk.submit(write, self._path / "tiles" / name, chunks)))
 
-    def _extend(self, chunks: "Sequence[_Chunk]") -> None:
-        self._chunks += chunks
-        if len(self._chunks) == TILES_PER_SHARD:
-            self._flush()
-
-    def _flush(self) -> None:
-        """Begin to write the open shard, after the one before it is written: its buffer is needed next."""
-        self._finish()
-        if self._chunks:
-            name = shard_name(len(self._shards))
-            path = self._path / "tiles" / name
-            write: Any = self._buffers[0].write_slots if self._codec == "lossless" else self._buffers[0].write_packed
-            self._writing = (name, self._disk.submit(write, path, self._chunks))
-        self._chunks, self._buffers = [], self._buffers[::-1]
-
-    def _finish(self) -> None:
-        if self._writing is not None:
-            name, written = self._writing
+    def _finish(self, left: int = 0) -> None:
+        """Wait until no more than ``left`` shards are being written."""
+        while len(self._writing) > left:
+            name, buffer, written = self._writing.popleft()
             self._shards[name] = written.result()
-            self._writing = None
-
-    def _encode(self, tiles: UInt8[np.ndarray, "tile h w 3"], rows: range) -> "list[_Chunk]":
-        """Compress ``rows`` of tiles, the first of which goes into the open shard's next slot."""
-        if self._codec != "lossless":
-            return [encode_jpeg(tiles[row]) for row in rows]
-        buffer, filled = self._buffers[0], len(self._chunks)
-        return [_compress(tiles[row], buffer.room_for(filled + row)) for row in rows]
+            self._spare.append(buffer)
 
 
 def _compress(tile: UInt8[np.ndarray, "h w 3"], buffer: UInt8[np.ndarray, " _"]) -> int:

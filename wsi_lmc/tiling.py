@@ -5,42 +5,53 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Int64, UInt8
+from jaxtyping import Bool, UInt8
 
 from wsi_lmc.errors import SlideError
 from wsi_lmc.grid import TileGrid
-from wsi_lmc.slide import Boxes, Sampling, Slide, encode_jpeg
+from wsi_lmc.slide import Boxes, NativeTiles, Slide, Take
+from wsi_lmc.threads import Pending, Threads, in_turn
 from wsi_lmc.tilestore import TILES_PER_SHARD, Codec, StoredCodec, TileRows, Validity
 from wsi_lmc.tilewriter import TileStoreWriter
 from wsi_lmc.zarrio import Attributes
 
 MAX_UNREADABLE_SHARE = 0.05
-_TILES_PER_BLOCK = 128  # 12 MB of 256-px tiles: what is read is still in the cache when it is compressed
+TILES_PER_BLOCK = 256  # fewer, and threads hand over to each other more often than is good
 
 
 def read_blocks(
-    slide: Slide, grid: TileGrid, size: int
+    slide: Slide, grid: TileGrid, size: int, take: Take | None = None
 ) -> Iterator[tuple[UInt8[np.ndarray, "tile h w 3"], UInt8[np.ndarray, " tile"]]]:
     """Read a grid's tiles in order, ``size`` at a time: pixels, and the :class:`Validity` of each.
 
-    The pixels' memory is used again for the next block but one: fresh pages would cost a third of the time that
-    decoding takes.
+    Where the slide has several threads they read one block ahead of what is asked for. The pixels' memory is used again
+    for the next block but one: fresh pages would cost a third of the time that decoding takes.
+
+    Args:
+        slide: the open slide.
+        grid: where its tiles lie.
+        size: tiles in a block.
+        take: called with each tile's row and pixels by the thread that has just read it, in whose cache it still is.
 
     Raises:
         SlideError: ``unreadable_tiles`` as soon as more than 5 % of the grid cannot be decoded.
     """
     side = grid.sampling.tile
     plan = slide.plan(grid.origins, grid.sampling)
+    ahead = int(slide.threads.count > 1)
+    starts = range(0, len(grid), size)
     shape = (min(size, len(grid)), side.height, side.width, 3)
-    buffers = [np.empty(shape, np.uint8) for _ in range(min(2, -(-len(grid) // size)))]
+    buffers = [np.empty(shape, np.uint8) for _ in range(min(2 + ahead, len(starts)))]
     unreadable = 0
-    for start in range(0, len(grid), size):
-        stop = min(start + size, len(grid))
-        pixels = buffers[start // size % 2][: stop - start]
-        boxes = slide.read_tiles(plan, start, pixels)
+
+    def begin(number: int) -> Pending[tuple[UInt8[np.ndarray, "_ h w 3"], Boxes]]:
+        pixels = buffers[number % len(buffers)][: len(grid) - starts[number]]
+        return slide.begin_tiles(plan, starts[number], pixels, take).then(lambda boxes: (pixels, boxes))
+
+    for start, (pixels, boxes) in zip(starts, in_turn(begin, len(starts), ahead), strict=True):
         unreadable += int(boxes.unreadable.sum())
         _check_share(unreadable, len(grid))
-        yield pixels, _validity(boxes, grid.padded[start:stop])
+        yield pixels, _validity(boxes, grid.padded[start : start + size])
 
 
 def cut_tiles(slide: Slide, grid: TileGrid, path: Path, codec: Codec, attributes: Attributes) -> None:
@@ -54,36 +65,50 @@ def cut_tiles(slide: Slide, grid: TileGrid, path: Path, codec: Codec, attributes
         attributes: fingerprints and the tissue settings, stored beside the slide's and the tiles' description.
     """
     plan = slide.plan(grid.origins, grid.sampling)
-    native = slide.native_segments(plan) if codec == "auto" else None
+    native = slide.native_tiles(plan) if codec == "auto" else None
     stored: StoredCodec = "kept" if native is not None else "lossless" if codec == "auto" else codec
     valid: list[UInt8[np.ndarray, " tile"]] = [np.zeros(0, np.uint8)]
-    with TileStoreWriter(path, len(grid), grid.sampling.tile.width, stored, slide.threads) as writer:
+    with TileStoreWriter(path, len(grid), grid.sampling.tile.width, stored) as writer:
         if native is not None:
-            for chunks, block_valid in _native_blocks(slide, grid.sampling, native):
-                writer.write_encoded(chunks)
-                valid.append(block_valid)
+            blocks = _keep(native, writer, slide.threads)
         else:
-            for pixels, block_valid in read_blocks(slide, grid, _TILES_PER_BLOCK):
-                writer.write(pixels)
-                valid.append(block_valid)
+            blocks = (found for _, found in read_blocks(slide, grid, TILES_PER_BLOCK, writer.put))
+        row = 0
+        for block_valid in blocks:
+            row += len(block_valid)
+            valid.append(block_valid)
+            writer.flush(row)
         rows = TileRows(grid.origins, grid.tissue_fraction, np.concatenate(valid))
         writer.close(rows, {"slide": asdict(slide.info), "tile": describe_tiles(slide, grid), **attributes})
 
 
-def _native_blocks(
-    slide: Slide, sampling: Sampling, segments: Int64[np.ndarray, " n"]
-) -> Iterator[tuple[list[bytes], UInt8[np.ndarray, " tile"]]]:
-    """The slide's own JPEG bytes, a shard at a time; a segment that is visibly damaged becomes a white tile."""
-    white = encode_jpeg(np.full((sampling.tile.height, sampling.tile.width, 3), 255, np.uint8))
+def _keep(native: NativeTiles, writer: TileStoreWriter, threads: Threads) -> Iterator[UInt8[np.ndarray, " _"]]:
+    """Put the slide's own JPEG files into the store; yields the validity of some shards of them at a time."""
     unreadable = 0
+    together = TILES_PER_SHARD * threads.count
+    for start in range(0, len(native), together):
+        shards = range(start, min(start + together, len(native)), TILES_PER_SHARD)
 
-    for start in range(0, len(segments), TILES_PER_SHARD):
-        block = segments[start : start + TILES_PER_SHARD]
-        found = slide.native_jpegs(sampling.level, block)  # copying bytes: threads would only hinder each other
-        valid = np.asarray([Validity.UNREADABLE if jpeg is None else Validity.OK for jpeg in found], np.uint8)
+        def keep(part: range, shards: range = shards) -> list[UInt8[np.ndarray, " _"]]:
+            return [_keep_shard(native, writer, shards[number]) for number in part]
+
+        valid = np.concatenate([shard for part in threads.each(keep, len(shards)) for shard in part])
         unreadable += int((valid == Validity.UNREADABLE).sum())
-        _check_share(unreadable, len(segments))
-        yield [white if jpeg is None else jpeg for jpeg in found], valid
+        _check_share(unreadable, len(native))
+        yield valid
+
+
+def _keep_shard(native: NativeTiles, writer: TileStoreWriter, start: int) -> UInt8[np.ndarray, " _"]:
+    """One shard's tiles, from row ``start`` on; those that are visibly damaged become white."""
+    part = slice(start, min(start + TILES_PER_SHARD, len(native)))
+    lengths = native.lengths(part)
+    valid = np.full(len(lengths), Validity.OK, np.uint8)
+    if native.lay(part, writer.lay(start, lengths)):
+        return valid
+    for slot, jpeg in enumerate(native.files(part)):
+        valid[slot] = Validity.UNREADABLE if jpeg is None else Validity.OK
+        writer.put_encoded(start + slot, writer.white if jpeg is None else jpeg)
+    return valid
 
 
 def describe_tiles(slide: Slide, grid: TileGrid) -> Attributes:

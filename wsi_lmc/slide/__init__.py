@@ -3,14 +3,16 @@
 from wsi_lmc.slide.calibration import GivenMpp, calibrate, parse_mpp
 from wsi_lmc.slide.decoding import decode_jpeg, encode_jpeg
 from wsi_lmc.slide.geometry import Sampling, SlideGeometry, SlideInfo, choose_sampling
+from wsi_lmc.slide.native import NativeTiles
 from wsi_lmc.slide.opening import ReaderName, ReadOptions, check_file, open_slide
 from wsi_lmc.slide.reader import Boxes, MppStatement, Reader, ReadError
-from wsi_lmc.slide.slide import Overview, ReadPlan, Region, Resample, Slide
+from wsi_lmc.slide.slide import Overview, ReadPlan, Region, Resample, Slide, Take
 
 __all__ = [
     "Boxes",
     "GivenMpp",
     "MppStatement",
+    "NativeTiles",
     "Overview",
     "ReadError",
     "ReadOptions",
@@ -23,6 +25,7 @@ __all__ = [
     "Slide",
     "SlideGeometry",
     "SlideInfo",
+    "Take",
     "calibrate",
     "check_file",
     "choose_sampling",

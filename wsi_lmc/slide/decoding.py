@@ -16,6 +16,7 @@ from wsi_lmc.units import LevelSize
 
 _JPEG_ERRORS = (ValueError, KeyError)  # KeyError: of a colour space that simplejpeg has no name for
 _END_OF_IMAGE = b"\xff\xd9"
+_PADDING = 64  # bytes within which writers fill up a segment
 
 Denominator = int  # 1, 2, 4 or 8: each axis is reduced by it while decoding, in the DCT domain
 
@@ -55,27 +56,29 @@ def decode_jpeg(
         ReadError: damaged, or of another size.
     """
     height, width = out.shape[:2]
+    room = cast(bytearray, out)  # any buffers serve
     try:
+        if denominator == 1:  # a larger image would not fit, which is refused; of a smaller one the shape tells
+            found = simplejpeg.decode_jpeg(cast(bytes, data), "RGB", buffer=room).shape
+            if found != out.shape:
+                raise ReadError(f"JPEG of {found[1]} x {found[0]}, expected {width} x {height}")
+            return
         _check_size(data, LevelSize(width * denominator, height * denominator))
-        room = cast(bytearray, out)  # any buffers serve
         simplejpeg.decode_jpeg(cast(bytes, data), "RGB", min_height=height, min_width=width, buffer=room)
     except _JPEG_ERRORS as error:
         raise ReadError(str(error)) from error
 
 
-def whole_jpeg(table: SegmentTable, data: bytes | None) -> bytes | None:
-    """A segment's bytes as a JPEG file of its own, looked at but not decoded.
-
-    None where they are no JPEG of the segment's size, or lack their end. Damage inside does not show.
-    """
-    if data is None or not (data.endswith(_END_OF_IMAGE) or data.rstrip(b"\0").endswith(_END_OF_IMAGE)):
-        return None
-    jpeg = b"".join((table.head, memoryview(data)[2:]))
+def looks_whole(jpeg: UInt8[np.ndarray, " _"], segment: LevelSize) -> bool:
+    """Whether bytes begin as a JPEG of a segment's size and end as one, but for zeros after its end."""
+    end = jpeg[-len(_END_OF_IMAGE) :].tobytes()
+    if end != _END_OF_IMAGE and not jpeg[-_PADDING:].tobytes().rstrip(b"\0").endswith(_END_OF_IMAGE):
+        return False
     try:
-        _check_size(jpeg, table.segment)
+        _check_size(jpeg, segment)
     except (ReadError, *_JPEG_ERRORS):
-        return None
-    return jpeg
+        return False
+    return True
 
 
 def encode_jpeg(tile: UInt8[np.ndarray, "h w 3"]) -> bytes:

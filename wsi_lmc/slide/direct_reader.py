@@ -2,24 +2,58 @@
 
 Peers ask OpenSlide for one tile at a time and pay for compositing what they do not need. Here a block of tiles is
 planned first: which segments it needs and where their pixels go. Segments that the next block will need, too, are kept
-between calls; so boxes are to be asked for in row-major order. Bytes are read with ``pread``, so that any number of
-threads share one file, and a file that shrinks gives an error instead of a crash.
+between calls, so boxes are to be asked for in row-major order; and the next block may be begun before one has ended.
+Bytes are read with ``pread``, so that any number of threads share one file, and a file that shrinks gives an error
+instead of a crash.
 """
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int64, UInt8
 
 from wsi_lmc.slide.decoding import Denominator, decode_segment
-from wsi_lmc.slide.reader import Boxes, ReadError
-from wsi_lmc.slide.segments import SegmentTable, fetch_segments
-from wsi_lmc.threads import Threads
+from wsi_lmc.slide.reader import Boxes, Done, ReadError, ignore
+from wsi_lmc.slide.segments import Rooms, SegmentTable, fetch_bodies, fetch_segments
+from wsi_lmc.threads import Pending, Threads
 
 _FETCHED_TOGETHER = 32  # segments: few enough for their bytes to stay in the CPU's cache
+
+
+class Scale(NamedTuple):
+    """Which pixels: a level's, each axis reduced by ``denominator`` while decoding, which must divide a segment."""
+
+    level: int
+    denominator: Denominator = 1
+
+
+@dataclass
+class _Kept:
+    """Decoded segments of one scale that the next boxes may need, and memory for more of them.
+
+    Two blocks may be at work on them: each only ever needs what lies at or below its own first row.
+    """
+
+    scale: Scale
+    pixels: dict[int, UInt8[np.ndarray, "_ _ 3"]] = field(default_factory=dict)
+    spare: list[UInt8[np.ndarray, "_ _ 3"]] = field(default_factory=list)
+
+    def room(self, like: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
+        """Memory for a segment, if possible such as was used before: fresh pages cost time."""
+        try:
+            return self.spare.pop()
+        except IndexError:
+            return np.empty_like(like)
+
+    def forget(self, before: int) -> None:
+        """Drop the segments that no later box can need."""
+        for index in [index for index in list(self.pixels) if index < before]:
+            self.spare.append(self.pixels.pop(index))
 
 
 @dataclass(frozen=True)
@@ -27,87 +61,122 @@ class _Plan:
     """Which segments serve which boxes; all positions in (reduced) level pixels.
 
     ``alike`` are the boxes that a segment fills exactly, with nothing left over, and no other box touches it; else -1.
+    ``touching`` counts a box's segments.
     """
 
     table: SegmentTable
-    denominator: Denominator
+    kept: _Kept
     corners: Int64[np.ndarray, "n 2"]
     segments: Int64[np.ndarray, " s"]
     boxes: list[Int64[np.ndarray, " _"]]
     alike: Int64[np.ndarray, " s"]
+    touching: Int64[np.ndarray, " n"]
     keep_from_row: int
 
 
+class _Work:
+    """Boxes that are being filled; ``done`` hears of each, from the thread that lays its last segment."""
+
+    def __init__(self, plan: _Plan, out: UInt8[np.ndarray, "n h w 3"], done: Done) -> None:
+        self.plan, self.out = plan, out
+        self.unreadable = np.zeros(len(out), np.bool_)
+        self.done = done
+        self._left = plan.touching.tolist()
+        self._lock = Lock()
+        for box in np.flatnonzero(plan.touching == 0).tolist():  # wholly outside
+            done(box, False)
+
+    def settle(self, box: int) -> None:
+        """Count a segment that a box has got."""
+        with self._lock:
+            self._left[box] -= 1
+            complete = self._left[box] == 0
+        if complete:
+            self.done(box, bool(self.unreadable[box]))
+
+
 class DirectReader:
-    """The segments of all levels of one slide file. Thread-safe but for `read_boxes`, which one thread may call."""
+    """The segments of all levels of one slide file. Thread-safe but for boxes, which one thread may ask for."""
 
     def __init__(self, path: Path, tables: tuple[SegmentTable, ...], background: tuple[int, int, int]) -> None:
         self.tables = tables
         self.background = background
         self._file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-        self._kept: dict[int, UInt8[np.ndarray, "_ _ 3"]] = {}
-        self._spare: list[UInt8[np.ndarray, "_ _ 3"]] = []
-        self._kept_of: tuple[int, int] = (-1, -1)
+        self._kept = _Kept(Scale(0))
 
-    def read_boxes(
+    def begin_boxes(
         self,
-        level: int,
+        scale: Scale,
         corners: Int64[np.ndarray, "n 2"],
         out: UInt8[np.ndarray, "n h w 3"],
         threads: Threads,
-        denominator: Denominator = 1,
-    ) -> Boxes:
-        """Fill ``out`` with boxes of a level; what lies outside it or cannot be decoded becomes background.
+        done: Done = ignore,
+    ) -> Pending[Boxes]:
+        """Begin to fill ``out`` with boxes; what lies outside the level or cannot be decoded becomes background.
 
         Args:
-            level: of the pyramid.
-            corners: x, y of each box's top-left corner, in pixels of the level divided by ``denominator``.
+            scale: of the pixels.
+            corners: x, y of each box's top-left corner, in pixels of that scale.
             out: RGB, one box each.
             threads: decode in these.
-            denominator: reduces each axis while decoding; must divide a segment's size.
+            done: hears of each box, from the thread that completes it.
         """
-        if self._kept_of != (level, denominator):
-            self._kept, self._spare, self._kept_of = {}, [], (level, denominator)
-        table = self.tables[level]
-        outside = self._blank_outside(table, corners, out, denominator)
-        plan = _plan(table, corners, (out.shape[1], out.shape[2]), denominator)
-        unreadable = np.zeros(len(corners), np.bool_)
-        threads.each(lambda part: self._serve(plan, part, out, unreadable), len(plan.segments))
-        self._forget(plan.keep_from_row * table.columns)
-        return Boxes(outside, unreadable)
+        if self._kept.scale != scale:
+            self._kept = _Kept(scale)
+        table = self.tables[scale.level]
+        outside = self._blank_outside(table, corners, out, scale.denominator)
+        plan = _plan(table, self._kept, corners, (out.shape[1], out.shape[2]))
+        work = _Work(plan, out, done)
+
+        def finish(_: list[None]) -> Boxes:
+            plan.kept.forget(plan.keep_from_row * table.columns)
+            return Boxes(outside, work.unreadable)
+
+        begun = threads.begin(lambda part: self._serve(work, part), len(plan.segments), _FETCHED_TOGETHER // 2)
+        return begun.then(finish)
+
+    def read_boxes(
+        self, scale: Scale, corners: Int64[np.ndarray, "n 2"], out: UInt8[np.ndarray, "n h w 3"], threads: Threads
+    ) -> Boxes:
+        """What :meth:`begin_boxes` begins, once it is done."""
+        return self.begin_boxes(scale, corners, out, threads).result()
 
     def fetch(self, level: int, segments: Int64[np.ndarray, " _"]) -> list[bytes | None]:
         """The bytes of a level's segments, see :func:`wsi_lmc.slide.segments.fetch_segments`."""
         return fetch_segments(self._file, self.tables[level], segments)
+
+    def fetch_bodies(self, level: int, segments: Int64[np.ndarray, " _"], rooms: Rooms) -> bool:
+        """Read segments to where they are wanted, see :func:`wsi_lmc.slide.segments.fetch_bodies`."""
+        return fetch_bodies(self._file, self.tables[level], segments, rooms)
 
     def close(self) -> None:
         """Release the file."""
         if self._file >= 0:
             os.close(self._file)
         self._file = -1
-        self._kept, self._spare = {}, []
+        self._kept = _Kept(Scale(0))
 
-    def _serve(
-        self, plan: _Plan, part: range, out: UInt8[np.ndarray, "n h w 3"], unreadable: Bool[np.ndarray, " n"]
-    ) -> None:
-        """Decode a part of a plan's segments and lay them into the boxes."""
-        table = plan.table
-        width, height = table.segment.width // plan.denominator, table.segment.height // plan.denominator
+    def _serve(self, work: _Work, part: range) -> None:
+        """Decode a part of the segments and lay them into the boxes."""
+        plan, table, denominator = work.plan, work.plan.table, work.plan.kept.scale.denominator
+        width, height = table.segment.width // denominator, table.segment.height // denominator
         scratch = np.empty((height, width, 3), np.uint8)
         for index, boxes, alike, data in self._with_bytes(plan, part):
             try:
                 if alike >= 0 and data is not None:
-                    decode_segment(table, data, out[alike], plan.denominator)
+                    decode_segment(table, data, work.out[alike], denominator)
+                    work.done(alike, False)
                     continue
                 pixels = self._pixels(plan, index, data, scratch)
             except ReadError:
-                unreadable[boxes] = True
+                work.unreadable[boxes] = True
                 scratch[...] = self.background
                 pixels = scratch
             row, column = divmod(index, table.columns)
-            used = _used(table, row, column, plan.denominator)
-            for box in boxes:
-                _lay(pixels[: used[0], : used[1]], out[box], (column * width, row * height), plan.corners[box])
+            used = _used(table, row, column, denominator)
+            for box in boxes.tolist():
+                _lay(pixels[: used[0], : used[1]], work.out[box], (column * width, row * height), plan.corners[box])
+                work.settle(box)
 
     def _with_bytes(self, plan: _Plan, part: range) -> Iterator[tuple[int, Int64[np.ndarray, " _"], int, bytes | None]]:
         """A part of a plan's segments with the boxes they touch or are, and their bytes, which come a few at a time.
@@ -117,8 +186,9 @@ class DirectReader:
         for start in range(part.start, part.stop, _FETCHED_TOGETHER):
             few = slice(start, min(start + _FETCHED_TOGETHER, part.stop))
             segments = plan.segments[few]
-            known = [index in self._kept for index in segments.tolist()] if self._kept else [False] * len(segments)
-            fetched = iter(self.fetch(self._kept_of[0], segments[~np.asarray(known)] if any(known) else segments))
+            kept = plan.kept.pixels
+            known = [index in kept for index in segments.tolist()] if kept else [False] * len(segments)
+            fetched = iter(self.fetch(plan.kept.scale.level, segments[~np.asarray(known)] if any(known) else segments))
             rows = zip(segments.tolist(), plan.boxes[few], plan.alike[few].tolist(), known, strict=True)
             for index, touched, alike, has_it in rows:
                 yield index, touched, alike, None if has_it else next(fetched)
@@ -127,26 +197,14 @@ class DirectReader:
         self, plan: _Plan, index: int, data: bytes | None, scratch: UInt8[np.ndarray, "h w 3"]
     ) -> UInt8[np.ndarray, "h w 3"]:
         """A segment's pixels, kept from the last block or decoded now; in ``scratch`` where nobody needs them later."""
-        pixels = self._kept.get(index)
+        pixels = plan.kept.pixels.get(index)
         if pixels is None:
             keep = index // plan.table.columns >= plan.keep_from_row
-            pixels = self._room(scratch) if keep else scratch
-            decode_segment(plan.table, data, pixels, plan.denominator)
+            pixels = plan.kept.room(scratch) if keep else scratch
+            decode_segment(plan.table, data, pixels, plan.kept.scale.denominator)
             if keep:
-                self._kept[index] = pixels
+                plan.kept.pixels[index] = pixels
         return pixels
-
-    def _room(self, like: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
-        """Memory for a segment that is kept, if possible such as was used before: fresh pages cost time."""
-        try:
-            return self._spare.pop()
-        except IndexError:
-            return np.empty_like(like)
-
-    def _forget(self, before: int) -> None:
-        """Drop the kept segments that no later box can need."""
-        for index in [index for index in self._kept if index < before]:
-            self._spare.append(self._kept.pop(index))
 
     def _blank_outside(
         self,
@@ -162,10 +220,9 @@ class DirectReader:
         return outside
 
 
-def _plan(
-    table: SegmentTable, corners: Int64[np.ndarray, "n 2"], shape: tuple[int, int], denominator: Denominator
-) -> _Plan:
+def _plan(table: SegmentTable, kept: _Kept, corners: Int64[np.ndarray, "n 2"], shape: tuple[int, int]) -> _Plan:
     """Which segments the boxes of ``shape`` (height, width) touch."""
+    denominator = kept.scale.denominator
     side = np.asarray([table.segment.width // denominator, table.segment.height // denominator])
     first = corners // side
     last = (corners + np.asarray([shape[1] - 1, shape[0] - 1])) // side
@@ -187,8 +244,9 @@ def _plan(
     cell = np.stack([segments % table.columns, segments // table.columns], axis=1)
     inside = ((cell + 1) * [table.segment.width, table.segment.height] <= [table.size.width, table.size.height]).all(1)
     alike = inside & (touched == 1) & (cell * side == corners[first_box]).all(1) & bool((side == shape[::-1]).all())
+    touching = np.bincount(box, minlength=len(corners))
     keep_from_row = int(first[-1, 1]) if len(corners) else 0
-    return _Plan(table, denominator, corners, segments, boxes, np.where(alike, first_box, -1), keep_from_row)
+    return _Plan(table, kept, corners, segments, boxes, np.where(alike, first_box, -1), touching, keep_from_row)
 
 
 def _used(table: SegmentTable, row: int, column: int, denominator: Denominator) -> tuple[int, int]:

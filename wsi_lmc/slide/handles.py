@@ -6,8 +6,8 @@ from queue import Empty, SimpleQueue
 import numpy as np
 from jaxtyping import Int64, UInt8
 
-from wsi_lmc.slide.reader import Boxes, Reader, ReadError
-from wsi_lmc.threads import Threads
+from wsi_lmc.slide.reader import Boxes, Done, Reader, ReadError, ignore
+from wsi_lmc.threads import Pending, Threads
 from wsi_lmc.units import LevelSize, SlidePoint
 
 
@@ -20,10 +20,15 @@ class HandlePool:
         self._idle.put(first)
         self._background = first.background
 
-    def read_boxes(
-        self, level: int, origins: Int64[np.ndarray, "n 2"], out: UInt8[np.ndarray, "n h w 3"], threads: Threads
-    ) -> Boxes:
-        """Fill ``out`` with boxes of a level whose top-left corners lie at ``origins`` (x, y in level-0 pixels).
+    def begin_boxes(
+        self,
+        level: int,
+        origins: Int64[np.ndarray, "n 2"],
+        out: UInt8[np.ndarray, "n h w 3"],
+        threads: Threads,
+        done: Done = ignore,
+    ) -> Pending[Boxes]:
+        """Begin to fill ``out`` with boxes of a level; their top-left corners are ``origins`` (x, y, level-0 pixels).
 
         What is transparent or cannot be decoded becomes background. OpenSlide refuses every read after an error, so
         a handle that failed is replaced.
@@ -44,11 +49,11 @@ class HandlePool:
                         boxes.unreadable[row] = True
                     else:
                         boxes.transparent[row] = flatten(rgba, self._background, out[row])
+                    done(row, bool(boxes.unreadable[row]))
             finally:
                 self._idle.put(handle)
 
-        threads.each(serve, len(out))
-        return boxes
+        return threads.begin(serve, len(out)).then(lambda _: boxes)
 
     def close(self) -> None:
         """Close every handle; none may be in use."""

@@ -21,7 +21,9 @@ class OpenSlideReader:
 
     def __init__(self, path: Path) -> None:
         self._slide = openslide.OpenSlide(path)
+        # Asked now: after a tile that cannot be decoded a handle refuses every question.
         self._properties = dict(self._slide.properties)
+        self._level_sizes = tuple(LevelSize(width, height) for width, height in self._slide.level_dimensions)
 
     @property
     def vendor(self) -> str:
@@ -36,7 +38,7 @@ class OpenSlideReader:
     @property
     def level_sizes(self) -> tuple[LevelSize, ...]:
         """Size of every level in its own pixels, finest first."""
-        return tuple(LevelSize(width, height) for width, height in self._slide.level_dimensions)
+        return self._level_sizes
 
     @property
     def bounds(self) -> SlideBox | None:

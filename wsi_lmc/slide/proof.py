@@ -10,14 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int64, UInt8
 
-from wsi_lmc.slide.direct_reader import DirectReader
+from wsi_lmc.slide.direct_reader import DirectReader, Scale
 from wsi_lmc.slide.handles import flatten
 from wsi_lmc.slide.reader import Reader, ReadError
 from wsi_lmc.slide.segments import SegmentTable
 from wsi_lmc.threads import Threads
 from wsi_lmc.units import LevelSize, SlidePoint
 
-_SIDE = 256
+_SIDE = 128  # pixels: over a corner where four segments meet
 _SHARES = (1.0, 0.9, 0.5)  # of the segments sorted by bytes: the fullest, a full one, the median
 _WHOLE = 1e-6
 _INTERPOLATED = 8.0  # grey levels, mean: what half a pixel of shift makes of sharp tissue; wrong colours make far more
@@ -81,14 +81,17 @@ def _difference(
     """Greatest and mean difference in grey levels; None where one of the two could not read."""
     (level, downsample), (corners, size) = of, regions
     ours = np.empty((len(corners), size.height, size.width, 3), np.uint8)
-    if direct.read_boxes(level, corners, ours, threads).unreadable.any():
-        return None
+    reading = direct.begin_boxes(Scale(level), corners, ours, threads)
     theirs = np.empty_like(ours)
     try:
         for corner, pixels in zip(corners, theirs, strict=True):
             origin = SlidePoint(round(int(corner[0]) * downsample), round(int(corner[1]) * downsample))
             flatten(reference.read(origin, level, size), direct.background, pixels)
     except ReadError:
+        return None
+    finally:
+        unreadable = reading.result().unreadable
+    if unreadable.any():
         return None
     difference = _absolute(ours, theirs)
     return float(difference.max()), float(difference.mean())

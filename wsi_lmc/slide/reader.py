@@ -3,7 +3,7 @@
 Readers state; they do not interpret. The one place that decides on microns per pixel is ``calibration``.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -28,6 +28,15 @@ class Boxes:
 
     transparent: Bool[np.ndarray, " n"]
     unreadable: Bool[np.ndarray, " n"]
+
+
+Done = Callable[[int, bool], None]
+"""Hears of each box as it is completed: its number, and whether anything in it could not be decoded."""
+
+
+def ignore(box: int, damaged: bool) -> None:
+    """A :data:`Done` that does nothing."""
+    del box, damaged
 
 
 class ReadError(Exception):

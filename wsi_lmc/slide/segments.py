@@ -6,24 +6,27 @@ it holds RGB or YCbCr stands in the TIFF directory, so an Adobe marker has to sa
 """
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import tifffile
-from jaxtyping import Int64
+from jaxtyping import Int64, UInt8
 
 from wsi_lmc.units import LevelSize
 
+Rooms = Sequence[UInt8[np.ndarray, " _"]]
 SegmentCodec = Literal["jpeg", "jpeg2000"]
 
 _JPEG, _JPEG_2000 = {7}, {33003, 33005, 34712}
 _RGB, _YCBCR = 2, 6
 _GAP = 1 << 16  # bytes that are read for nothing rather than asking the disk twice
 _RUN = 1 << 22  # about as many bytes are read in one go
-_SHORTEST = 4  # bytes: no compressed image is shorter
-_START, _END = b"\xff\xd8", b"\xff\xd9"
+_PIECES_PER_CALL = 1000  # systems take 1,024
+SHORTEST = 4  # bytes: no compressed image is shorter
+START, END = b"\xff\xd8", b"\xff\xd9"  # of a JPEG
 _ADOBE = b"\xff\xee\x00\x0eAdobe" + bytes([0, 100, 0, 0, 0, 0])  # APP14 but for its last byte: 0 is RGB, 1 is YCbCr
 PARSE_ERRORS = (
     tifffile.TiffFileError,
@@ -94,9 +97,33 @@ def fetch_segments(file: int, table: SegmentTable, segments: Int64[np.ndarray, "
                 data = whole[first[number] - start : last[number] - start] if end - begin > 1 else whole
             else:  # which of them is it?
                 data = _pread(file, size[number], first[number])
-            if data is not None and len(data) == size[number] >= _SHORTEST:
+            if data is not None and len(data) == size[number] >= SHORTEST:
                 found[rows[number]] = data
     return found
+
+
+def fetch_bodies(file: int, table: SegmentTable, segments: Int64[np.ndarray, " _"], rooms: Rooms) -> bool:
+    """Read segments' bytes but for their first two, which ``table.head`` replaces, each to where it is wanted.
+
+    Nothing is copied on the way. Returns False where any lies beyond the file's end, or the disk fails: what the rooms
+    hold is undefined then.
+    """
+    if not hasattr(os, "preadv"):
+        return False
+    starts, counts = table.offsets[segments], table.counts[segments]
+    skipped = bytearray(len(START))
+    cuts = (np.flatnonzero(starts[1:] != (starts + counts)[:-1]) + 1).tolist()
+    for begin, end in zip([0, *cuts], [*cuts, len(segments)], strict=True) if len(segments) else []:
+        for first in range(begin, end, _PIECES_PER_CALL // 2):
+            last = min(first + _PIECES_PER_CALL // 2, end)
+            pieces = [piece for room in rooms[first:last] for piece in (skipped, room.data)]
+            try:
+                found = os.preadv(file, pieces, int(starts[first]))
+            except (OSError, ValueError, OverflowError):
+                return False
+            if found != int(counts[first:last].sum()):
+                return False
+    return True
 
 
 def _pread(file: int, length: int, offset: int) -> bytes | None:
@@ -136,8 +163,8 @@ def _table(page: tifffile.TiffPage, level: LevelSize) -> SegmentTable | None:
         return None
     compression, photometric = int(page.compression), int(page.photometric)
     if compression in _JPEG and photometric in (_RGB, _YCBCR):
-        tables = page.jpegtables or _START + _END
-        head = _START + _ADOBE + bytes([photometric == _YCBCR]) + tables[2:-2]
+        tables = page.jpegtables or START + END
+        head = START + _ADOBE + bytes([photometric == _YCBCR]) + tables[2:-2]
         codec: SegmentCodec = "jpeg"
     elif compression in _JPEG_2000:
         head, codec = b"", "jpeg2000"

@@ -1,6 +1,7 @@
 """An open, calibrated slide: tiles at a wanted mpp, many at a time, and an overview streamed in bounded memory."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal
@@ -9,17 +10,20 @@ import cv2
 import numpy as np
 from jaxtyping import Int32, Int64, UInt8
 
-from wsi_lmc.slide.decoding import Denominator, whole_jpeg
-from wsi_lmc.slide.direct_reader import DirectReader
+from wsi_lmc.slide.decoding import Denominator
+from wsi_lmc.slide.direct_reader import DirectReader, Scale
 from wsi_lmc.slide.geometry import Sampling, SlideGeometry, SlideInfo
 from wsi_lmc.slide.handles import HandlePool
+from wsi_lmc.slide.native import NativeTiles
 from wsi_lmc.slide.proof import Agreement
-from wsi_lmc.slide.reader import Boxes, Reader
-from wsi_lmc.threads import Threads
+from wsi_lmc.slide.reader import Boxes, Done, Reader, ignore
+from wsi_lmc.threads import Pending, Threads
 from wsi_lmc.units import LevelSize, SlidePoint
 
 Resample = Literal["dct", "area"]
 Reduction = Literal["no", "dct", "area"]
+
+Take = Callable[[int, UInt8[np.ndarray, "h w 3"]], None]
 
 _BLOCK_PX = 2048  # side of the blocks an overview is made of: 16 MB each, whatever the slide's size
 _BLOCK_TILES = 32  # tiles that are held at full size at a time, to be reduced by area
@@ -120,13 +124,27 @@ class Slide:
 
         A tile of which anything cannot be decoded is all background, and flagged.
         """
-        read = self._read_reduced if plan.reduction == "area" else self._read_boxes
-        boxes = read(plan, start, out)
-        out[boxes.unreadable] = self.background
-        return boxes
+        return self.begin_tiles(plan, start, out).result()
 
-    def native_segments(self, plan: ReadPlan) -> Int64[np.ndarray, " n"] | None:
-        """The segments that a plan's tiles are, pixel for pixel; None where one of them is not a whole JPEG segment."""
+    def begin_tiles(
+        self, plan: ReadPlan, start: int, out: UInt8[np.ndarray, "n h w 3"], take: Take | None = None
+    ) -> Pending[Boxes]:
+        """Begin :meth:`read_tiles`; what follows in the plan may be begun before this has ended.
+
+        ``take`` is called with each tile's row in the plan and its pixels, in the thread that has completed it.
+        """
+
+        def done(row: int, damaged: bool) -> None:
+            if damaged:
+                out[row] = self.background
+            if take is not None:
+                take(start + row, out[row])
+
+        read = self._read_reduced if plan.reduction == "area" else self._begin_boxes
+        return read(plan, start, out, done)
+
+    def native_tiles(self, plan: ReadPlan) -> NativeTiles | None:
+        """A plan's tiles as JPEG files out of the slide; None where one of them is not a whole JPEG segment."""
         if self.direct is None or plan.reduction != "no":
             return None
         table = self.direct.tables[plan.sampling.level]
@@ -137,14 +155,7 @@ class Slide:
         same_side = (plan.sampling.tile.width, plan.sampling.tile.height) == (side[0], side[1])
         if table.codec != "jpeg" or not same_side or (plan.corners % side).any() or not inside.all():
             return None
-        return row * table.columns + column
-
-    def native_jpegs(self, level: int, segments: Int64[np.ndarray, " _"]) -> list[bytes | None]:
-        """Segments' own bytes as JPEG files; None for those that are visibly damaged."""
-        if self.direct is None:
-            raise ValueError("this slide is not read directly")
-        table = self.direct.tables[level]
-        return [whole_jpeg(table, data) for data in self.direct.fetch(level, segments)]
+        return NativeTiles(self.direct, plan.sampling.level, row * table.columns + column)
 
     def read_level(self, origin: SlidePoint, level: int, size: LevelSize) -> Region:
         """A box of level pixels whose top-left corner lies at ``origin`` (level-0 pixels), on background colour."""
@@ -198,24 +209,27 @@ class Slide:
                 return denominator
         return 1
 
-    def _read_boxes(self, plan: ReadPlan, start: int, out: UInt8[np.ndarray, "n h w 3"]) -> Boxes:
+    def _begin_boxes(self, plan: ReadPlan, start: int, out: UInt8[np.ndarray, "n h w 3"], done: Done) -> Pending[Boxes]:
         stop = start + len(out)
         if isinstance(self._boxes, DirectReader):
             corners = plan.corners[start:stop] // plan.denominator
-            return self._boxes.read_boxes(plan.sampling.level, corners, out, self.threads, plan.denominator)
+            scale = Scale(plan.sampling.level, plan.denominator)
+            return self._boxes.begin_boxes(scale, corners, out, self.threads, done)
         origins = plan.origins[start:stop].astype(np.int64)
-        return self._boxes.read_boxes(plan.sampling.level, origins, out, self.threads)
+        return self._boxes.begin_boxes(plan.sampling.level, origins, out, self.threads, done)
 
     def _read_level_boxes(
         self, level: int, origins: Int64[np.ndarray, "n 2"], out: UInt8[np.ndarray, "n h w 3"]
     ) -> Boxes:
         if isinstance(self._boxes, DirectReader):
             corners = np.rint(origins / self.geometry.downsamples[level]).astype(np.int64)
-            return self._boxes.read_boxes(level, corners, out, self.threads)
-        return self._boxes.read_boxes(level, origins, out, self.threads)
+            return self._boxes.read_boxes(Scale(level), corners, out, self.threads)
+        return self._boxes.begin_boxes(level, origins, out, self.threads).result()
 
-    def _read_reduced(self, plan: ReadPlan, start: int, out: UInt8[np.ndarray, "n h w 3"]) -> Boxes:
-        """Tiles reduced by area, few at a time because they are large before."""
+    def _read_reduced(
+        self, plan: ReadPlan, start: int, out: UInt8[np.ndarray, "n h w 3"], done: Done
+    ) -> Pending[Boxes]:
+        """Tiles reduced by area, few at a time because they are large before; all done when this returns."""
         read, tile = plan.sampling.read, plan.sampling.tile
         full = np.empty((min(_BLOCK_TILES, len(out)), read.height, read.width, 3), np.uint8)
         boxes = Boxes(np.zeros(len(out), np.bool_), np.zeros(len(out), np.bool_))
@@ -223,14 +237,15 @@ class Slide:
         def reduce(rows: range) -> None:
             for row in rows:
                 cv2.resize(full[row], (tile.width, tile.height), dst=out[first + row], interpolation=cv2.INTER_AREA)
+                done(first + row, bool(boxes.unreadable[first + row]))
 
         for first in range(0, len(out), len(full)):
             part = slice(first, min(first + len(full), len(out)))
             count = part.stop - part.start
-            found = self._read_boxes(plan, start + first, full[:count])
+            found = self._begin_boxes(plan, start + first, full[:count], ignore).result()
             boxes.transparent[part], boxes.unreadable[part] = found.transparent, found.unreadable
             self.threads.each(reduce, count)
-        return boxes
+        return Pending([], lambda: boxes)
 
     def _overview_in_bands(
         self, direct: DirectReader, level: int, factor: int, pixels: UInt8[np.ndarray, "y x 3"]
@@ -245,7 +260,7 @@ class Slide:
         step = rows * (rest // math.gcd(rest, rows))
         for top in range(0, height, step):
             band = np.empty((1, min(step, height - top), width, 3), np.uint8)
-            direct.read_boxes(level, np.asarray([[0, top]]), band, self.threads, denominator)
+            direct.read_boxes(Scale(level, denominator), np.asarray([[0, top]]), band, self.threads)
             reduced = _reduce(band[0], rest)
             pixels[top // rest : top // rest + len(reduced)] = reduced[:, : pixels.shape[1]]
 

@@ -20,8 +20,8 @@ from wsi_lmc.slide import check_file
 from wsi_lmc.steps.outcome import Outcome, Stage, still_valid, succeeded
 from wsi_lmc.steps.tile import TileTask, open_task_slide, plan_tiles, refuse_duplicate, tile_identity
 from wsi_lmc.threads import Threads, threads_of_process
-from wsi_lmc.tilestore import TILES_PER_SHARD, TileRows, TileStore
-from wsi_lmc.tiling import describe_tiles, read_blocks
+from wsi_lmc.tilestore import TileRows, TileStore
+from wsi_lmc.tiling import TILES_PER_BLOCK, describe_tiles, read_blocks
 from wsi_lmc.zarrio import Attributes
 
 FROM_SLIDE = "from slide"
@@ -100,7 +100,7 @@ def _embed_from_slide(
     with open_task_slide(tiles) as slide:
         grid, _, _ = plan_tiles(tiles, slide)
         check_mpp(network.encoder, grid.sampling.effective_mpp.mean, config)
-        blocks = read_blocks(slide, grid, TILES_PER_SHARD)
+        blocks = read_blocks(slide, grid, TILES_PER_BLOCK)
         features, valid = embed_blocks(network.encoder, blocks, len(grid), config, network.normalise)
         described = {"slide": asdict(slide.info), "tile": describe_tiles(slide, grid)}
     return features, TileRows(grid.origins, grid.tissue_fraction, valid), described
