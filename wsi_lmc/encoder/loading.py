@@ -226,4 +226,4 @@ def _patch_of(model: nn.Module) -> int:
     embedding = getattr(model, "patch_embed", None)
     if not isinstance(embedding, PatchEmbed) or embedding.dynamic_img_pad:
         return 1
-    return max(embedding.patch_size)
+    return max(cast(tuple[int, int], embedding.patch_size))
