@@ -82,8 +82,8 @@ def _what_it_is(config: Mapping[str, Any]) -> str:
     own = config[METADATA]
     return (
         f"# LMC encoder {own['weights_sha256'][:8]}\n\n"
-        "A vision transformer for tiles of hematoxylin and eosin (H&E), trained so that its features change little with "
-        "how strongly a slide was stained: from random weights, on unlabelled tiles, by Latent Manifold Compaction "
+        "A vision transformer for tiles of hematoxylin and eosin (H&E), trained so that its features change little "
+        "with how strongly a slide was stained: from random weights, without labels, by Latent Manifold Compaction "
         "([arXiv 2602.24251](https://arxiv.org/abs/2602.24251)): each tile is shown with more and less of either "
         f"stain, and all variants are drawn onto one embedding. Trained with {created_by()}, an open implementation "
         "of the method; these are not the weights of the paper's authors."
