@@ -53,6 +53,7 @@ def test_version_is_one_line() -> None:
         (["embed", "--ckpt", "none"], "no checkpoint folder none"),
         (["export", "--to", "trident", "-o", "x"], "no features in wsi-lmc-run"),
         (["export", "--to", "excel", "-o", "x"], "excel"),
+        (["push", "none", "lab/name", "--yes"], "no config.json in none"),
     ],
 )
 def test_usage_errors_are_one_message_and_exit_code_2(arguments: list[str], said: str, tmp_path: Path) -> None:

@@ -117,6 +117,22 @@ def test_weights_of_a_user_repaint_tiles(small: Callable[[], torch.nn.Module], s
     assert float((found.float() - expected).abs().max()) <= 1
 
 
+def test_weights_from_staingans_own_script_load(tmp_path: Path) -> None:
+    """It trains with dropout by default, and old PyTorch saved statistics that instance norm never used."""
+
+    def small() -> StainGan:
+        return StainGan(4, 2)
+
+    torch.manual_seed(4)
+    state = small().state_dict()
+    theirs = {name.replace("conv_block.5.", "conv_block.6."): value for name, value in state.items()}
+    assert theirs.keys() != state.keys()
+    save_file(theirs | {"model.2.running_mean": torch.ones(4)}, tmp_path / "theirs.safetensors")
+    save_file(state, tmp_path / "ours.safetensors")
+    found = [load_generator(small, tmp_path / f"{whose}.safetensors", CPU)(SOURCES) for whose in ("theirs", "ours")]
+    assert torch.equal(*found)
+
+
 def test_code_in_weights_is_never_run(tmp_path: Path) -> None:
     torch.save(StainNet(), tmp_path / "whole.pth")
     with pytest.raises(UsageError, match="cannot be read"):

@@ -110,7 +110,7 @@ def _assert_same_training(first: Path, second: Path) -> None:
     for name, value in states[0].items():
         other = states[1][name]
         assert torch.equal(value, other) if isinstance(value, torch.Tensor) else value == other, name
-    for file in ("encoder/model.safetensors", "encoder/config.json", "provenance.json"):
+    for file in ("encoder/model.safetensors", "encoder/config.json", "encoder/README.md", "provenance.json"):
         assert (first / file).read_bytes() == (second / file).read_bytes(), file
 
 

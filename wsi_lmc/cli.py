@@ -18,6 +18,7 @@ COMMANDS = {
     "train": "Train a stain-invariant encoder on one site's tiles (LMC).",
     "embed": "Turn tile stores or slides into features with a frozen encoder.",
     "export": "Write features as TRIDENT or CLAM read them.",
+    "push": "Publish an encoder on the Hugging Face Hub, after asking.",
     "demo": "Run everything on synthetic slides of two sites, or on yours.",
 }
 

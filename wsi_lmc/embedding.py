@@ -37,8 +37,10 @@ class EmbedConfig:
     normalise: Annotated[
         NormaliserName, Doc("Stain normalisation before the encoder, to compare with; LMC encoders need none.")
     ] = "none"
-    reference: Annotated[str | None, Doc("Image of the look wanted (reinhard, macenko).")] = None
-    weights: Annotated[str | None, Doc("The normaliser's weights (stainnet, staingan).")] = None
+    reference: Annotated[str | None, Doc("Image of the look wanted (reinhard, macenko, stainfuser).")] = None
+    weights: Annotated[
+        str | None, Doc("The normaliser's weights: a file (stainnet, staingan), a folder (stainfuser).")
+    ] = None
     any_mpp: Annotated[bool, Doc("Embed tiles of another mpp than the encoder was trained at.")] = False
 
 

@@ -1,6 +1,8 @@
 """What of a vision transformer's tokens becomes the feature: its own choice, or class and mean patch token together.
 
-Virchow (Vorontsov et al. 2024) is used with the latter, 2 x 1,280 features; timm's default would drop half of them.
+Virchow (Vorontsov et al. 2024) and Virchow2 (Zimmermann et al. 2024) are used with the latter, 2 x 1,280 features.
+Their configurations say that nothing is pooled, so the network itself gives all of its tokens; that is how they are
+recognised, wherever their files lie.
 """
 
 import dataclasses
@@ -14,7 +16,6 @@ from wsi_lmc.encoder import Encoder
 from wsi_lmc.errors import UsageError
 
 Pooling = Literal["auto", "own", "class-and-mean"]
-_CLASS_AND_MEAN = ("paige-ai-Virchow", "paige-ai-Virchow2")  # names as encoders carry them
 
 
 class ClassAndMean(nn.Module):
@@ -38,10 +39,12 @@ def pooled(encoder: Encoder, pooling: Pooling) -> Encoder:
     """The encoder with the features that ``pooling`` names.
 
     Raises:
-        UsageError: it has no class token to take.
+        UsageError: it has no class token to take, or no feature of its own.
     """
-    base = encoder.name.split("@")[0]
-    if pooling == "own" or (pooling == "auto" and base not in _CLASS_AND_MEAN):
+    pools_nothing = getattr(encoder.module, "global_pool", None) == ""
+    if pooling == "own" and pools_nothing:
+        raise UsageError(f"{encoder.name} gives all of its tokens", "one feature a tile", "Use --pooling auto.")
+    if pooling == "own" or (pooling == "auto" and not pools_nothing):
         return encoder
     if getattr(encoder.module, "num_prefix_tokens", 0) < 1 or not getattr(encoder.module, "has_class_token", False):
         raise UsageError(

@@ -1,6 +1,7 @@
 """Which normaliser, with which reference or weights: by name, checked before any slide is touched."""
 
 import hashlib
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
@@ -11,11 +12,13 @@ from torch import Tensor
 from wsi_lmc.errors import UsageError
 from wsi_lmc.normalisers.colour import Macenko, Reinhard
 from wsi_lmc.normalisers.generators import StainGan, StainNet, load_generator
+from wsi_lmc.normalisers.stainfuser import StainFuser, load_networks
 from wsi_lmc.patches import read_image
 
-NormaliserName = Literal["none", "reinhard", "macenko", "stainnet", "staingan"]
-_FITTED = ("reinhard", "macenko")
-_WEIGHTED = ("stainnet", "staingan")
+NormaliserName = Literal["none", "reinhard", "macenko", "stainnet", "staingan", "stainfuser"]
+_FITTED = ("reinhard", "macenko", "stainfuser")
+_BLOCK = 1 << 20
+_WEIGHTED = ("stainnet", "staingan", "stainfuser")
 
 
 @runtime_checkable
@@ -34,8 +37,8 @@ def load_normaliser(
 
     Args:
         name: of it.
-        reference: an image of the look that is wanted (reinhard, macenko).
-        weights: a file (stainnet, staingan).
+        reference: an image of the look that is wanted (reinhard, macenko, stainfuser).
+        weights: a file (stainnet, staingan) or a folder (stainfuser).
         device: of the tiles.
 
     Raises:
@@ -49,6 +52,8 @@ def load_normaliser(
     if name in ("stainnet", "staingan"):
         return load_generator(StainNet if name == "stainnet" else StainGan, Path(weights or ""), device)
     tile = torch.from_numpy(read_image(Path(reference or ""))).to(device)
+    if name == "stainfuser":
+        return StainFuser(*load_networks(Path(weights or "")), tile)
     try:
         return Reinhard.fit(tile) if name == "reinhard" else Macenko.fit(tile)
     except ValueError as error:
@@ -59,14 +64,23 @@ def load_normaliser(
 
 def normaliser_fingerprint(name: NormaliserName, reference: str | None, weights: str | None) -> str:
     """SHA-256 over the name and the contents of what it was fitted on: where it lies does not matter."""
-    digest = hashlib.sha256(name.encode())
+    files: list[Path] = []
     for given in (reference, weights):
         path = Path(given or "")
-        files = [path] if given and path.is_file() else sorted(path.rglob("*")) if given else []
-        for file in files:
-            if file.is_file():
-                digest.update(f"{file.name};".encode())
-                digest.update(file.read_bytes())
+        files += [path] if given and path.is_file() else sorted(path.rglob("*")) if given else []
+    stats = [(file, file.stat()) for file in files if file.is_file()]
+    return _fingerprint(name, tuple((file, stat.st_size, stat.st_mtime_ns) for file, stat in stats))
+
+
+@lru_cache(maxsize=8)
+def _fingerprint(name: str, files: tuple[tuple[Path, int, int], ...]) -> str:
+    """Read each file once a process, not once a slide: StainFuser's have gigabytes; a file that changes is seen."""
+    digest = hashlib.sha256(name.encode())
+    for path, _, _ in files:
+        digest.update(f"{path.name};".encode())
+        with path.open("rb") as file:
+            while block := file.read(_BLOCK):
+                digest.update(block)
     return digest.hexdigest()
 
 

@@ -94,7 +94,7 @@ def load_generator(build: Callable[[], nn.Module], weights: Path, device: torch.
         UsageError: no such file, a file that holds more than tensors, or weights of another network.
     """
     network = build()
-    found = {name.removeprefix("module."): value for name, value in _read_weights(weights).items()}
+    found = dict(filter(None, map(_as_published, _read_weights(weights).items())))
     try:
         network.load_state_dict(found)
     except RuntimeError as error:
@@ -105,6 +105,19 @@ def load_generator(build: Callable[[], nn.Module], weights: Path, device: torch.
             "Check --normalise and --weights.",
         ) from error
     return Generator(network, device)
+
+
+def _as_published(item: tuple[str, Tensor]) -> tuple[str, Tensor] | None:
+    """A parameter under its published name, from training scripts that differ in what computes nothing here.
+
+    DataParallel puts "module." in front. StainGAN's script trains with dropout unless told not to, which moves the
+    second convolution of a block from place 5 to 6. Before PyTorch 0.4, instance norm kept running statistics that it
+    never used.
+    """
+    name, value = item
+    if name.rpartition(".")[2] in ("running_mean", "running_var", "num_batches_tracked"):
+        return None
+    return name.removeprefix("module.").replace("conv_block.6.", "conv_block.5."), value
 
 
 def _read_weights(path: Path) -> dict[str, Any]:

@@ -27,7 +27,14 @@ from wsi_lmc.batches import (
     split_rows,
 )
 from wsi_lmc.checkpoint import read_metrics
-from wsi_lmc.encoder import ENCODER_FOLDER, EncoderMetadata, save_encoder, weights_sha256
+from wsi_lmc.encoder import (
+    ENCODER_FOLDER,
+    EncoderMetadata,
+    TrainingFacts,
+    save_encoder,
+    weights_sha256,
+    write_card,
+)
 from wsi_lmc.errors import UsageError
 from wsi_lmc.provenance import created_by, to_json
 from wsi_lmc.publish import exclusive, prepare_output, publish_text, publishing
@@ -211,6 +218,7 @@ def _publish_encoder(learner: Learner, cohort: _Cohort, out: Path) -> str:
     metadata = EncoderMetadata(config.architecture, config.views.mode, mpp, config.steps)
     with publishing(out, out / ENCODER_FOLDER) as draft:
         sha256 = save_encoder(draft, learner.model, metadata)
+        write_card(draft, _facts(config, cohort.split, out))
         provenance = {
             "schema": "wsi-lmc/checkpoint",
             "schema_version": 1,
@@ -236,3 +244,13 @@ def _publish_encoder(learner: Learner, cohort: _Cohort, out: Path) -> str:
         }
         publish_text(out, out / PROVENANCE, json.dumps(provenance, indent=2, sort_keys=True) + "\n")
     return sha256
+
+
+def _facts(config: TrainConfig, split: Split, out: Path) -> TrainingFacts:
+    """What the model card says: counts and metrics, nothing that names a slide."""
+    rows = read_metrics(out)
+    trained_on = [len(part) for part in split.train]
+    held_out = sum(len(part) for part in split.held_out)
+    return TrainingFacts(
+        config.views, sum(map(bool, trained_on)), sum(trained_on), split.unit, held_out, rows[0], rows[-1]
+    )

@@ -1,4 +1,4 @@
-"""Encoders: built from scratch for training, saved for timm, loaded from anywhere for embedding.
+"""Encoders from anywhere, frozen, for embedding.
 
 An encoder is named by a *spec*:
 
@@ -11,71 +11,36 @@ An encoder is named by a *spec*:
 Weights of folders and of the Hub are read from safetensors only; no code that comes with a model is ever run.
 """
 
-import dataclasses
-import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
-from typing import Annotated, Any, Literal, cast
+from typing import Any, cast
 
 import timm
 import torch
-from annotated_doc import Doc
 from huggingface_hub import snapshot_download
 from jaxtyping import Float, UInt8
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from timm.data.config import resolve_model_data_config
-from timm.models import save_for_hf
+from timm.layers import PatchEmbed, SwiGLUPacked
 from torch import Tensor, nn
 from torch.nn import functional
 
+from wsi_lmc.encoder.folder import CONFIG, ENCODER_FOLDER, METADATA, WEIGHTS, Mode
+from wsi_lmc.encoder.network import (
+    OVERRIDES,
+    Architecture,
+    EncoderConfig,
+    build_encoder,
+    scale_input,
+    seeded,
+    weights_sha256,
+)
 from wsi_lmc.errors import StoreError, UsageError
 
-ENCODER_FOLDER = "encoder"
-INPUT_MEAN = (0.5, 0.5, 0.5)
-INPUT_STD = (0.5, 0.5, 0.5)
-Mode = Literal["paper", "robust", "none"]
-Architecture = Literal["vit-tiny", "vit-demo"]
-
-_WEIGHTS = "model.safetensors"
-_METADATA = "wsi_lmc"
-_VIT_TINY = "vit_tiny_patch16_224"
-_OVERRIDES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
-    {
-        "vit-tiny": MappingProxyType({"patch_size": 16}),  # 5,535,936 parameters at 256 px: the paper's encoder
-        "vit-demo": MappingProxyType({"patch_size": 32, "embed_dim": 64, "depth": 4, "num_heads": 2}),
-    }
-)
-
-
-@dataclass(frozen=True)
-class EncoderConfig:
-    """Which network is trained, always from scratch."""
-
-    architecture: Annotated[
-        Architecture,
-        Doc(
-            "Network trained from scratch: vit-tiny is the paper's (12 blocks, 192 features, 5.5 M parameters); "
-            "vit-demo (4 blocks, 64 features) trains on two CPU cores within minutes and is meant for demonstrations."
-        ),
-    ] = "vit-tiny"
-
-
-@dataclass(frozen=True)
-class EncoderMetadata:
-    """What is stored beside the weights of an encoder trained here.
-
-    ``trained_mpp`` is in microns per pixel; ``license`` is the licence of the weights, which depends on the slides.
-    """
-
-    architecture: str
-    mode: Mode
-    trained_mpp: float
-    steps: int
-    license: str = "unknown"
+_FEED_FORWARD = ("blocks.0.mlp.fc1.weight", "blocks.0.mlp.fc2.weight")
 
 
 @dataclass(frozen=True)
@@ -83,8 +48,9 @@ class Encoder:
     """A frozen encoder in evaluation mode, with what a feature store records of it.
 
     ``name`` holds no path; ``sha256`` covers the weights (see `weights_sha256`); ``trained_mpp`` (microns per pixel)
-    is None where it is unknown; ``input_px`` is the side at which the network was built, and ``fixed_input`` whether
-    it takes no other; ``bf16`` runs the network in bfloat16 on CUDA (ignored on CPU).
+    is None where it is unknown; ``input_px`` is the side at which the network was built, ``fixed_input`` whether it
+    takes no other, and ``patch`` what a side must be a multiple of; ``bf16`` runs the network in bfloat16 on CUDA
+    (ignored on CPU).
     """
 
     name: str
@@ -100,6 +66,7 @@ class Encoder:
     module: nn.Module
     device: torch.device
     bf16: bool = False
+    patch: int = 1
 
     def embed(self, tiles: UInt8[Tensor, "b h w 3"]) -> Float[Tensor, "b d"]:
         """Float32 features of RGB tiles, on the encoder's device.
@@ -109,7 +76,7 @@ class Encoder:
         """
         with torch.inference_mode():
             images = tiles.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float() / 255.0
-            if self.fixed_input and images.shape[2:] != (self.input_px, self.input_px):
+            if not self._takes(images.shape[2], images.shape[3]):
                 size = (self.input_px, self.input_px)
                 images = functional.interpolate(images, size=size, mode="bilinear", antialias=True)
             images = scale_input(images, self.mean, self.std)
@@ -117,13 +84,10 @@ class Encoder:
                 features = self.module(images)
         return features.float()
 
-
-def scale_input(
-    images: Float[Tensor, "b 3 h w"], mean: tuple[float, ...] = INPUT_MEAN, std: tuple[float, ...] = INPUT_STD
-) -> Float[Tensor, "b 3 h w"]:
-    """Bring images in [0, 1] to the range a network expects: (x - mean) / std per channel."""
-    shift = images.new_tensor(mean).view(1, 3, 1, 1)
-    return (images - shift) / images.new_tensor(std).view(1, 3, 1, 1)
+    def _takes(self, height: int, width: int) -> bool:
+        if self.fixed_input:
+            return height == width == self.input_px
+        return height % self.patch == 0 and width % self.patch == 0
 
 
 def resolve_device(name: str) -> torch.device:
@@ -137,57 +101,6 @@ def resolve_device(name: str) -> torch.device:
     if name not in ("auto", *known):
         raise UsageError(f"device {name!r}", f"one of auto, {', '.join(known)}", "Name a device of this machine.")
     return torch.device("cuda" if name == "auto" and cuda else "cpu" if name == "auto" else name)
-
-
-def build_encoder(config: EncoderConfig, tile_px: int, seed: int) -> nn.Module:
-    """A network with random weights that depend on ``seed`` alone; the caller's random state is left as it was.
-
-    It takes float32 (b, 3, tile_px, tile_px), scaled by `scale_input`, and gives the class token's (b, d) features.
-
-    Raises:
-        UsageError: the tile is no multiple of the architecture's patch.
-    """
-    overrides = _OVERRIDES[config.architecture]
-    if tile_px % overrides["patch_size"]:
-        raise UsageError(
-            f"tiles of {tile_px} px for {config.architecture}",
-            f"a multiple of its patch, {overrides['patch_size']} px",
-            "Cut tiles of another size.",
-        )
-    # timm's own statement (224 px, crop 0.9) would make a user's transform resize and crop wrongly
-    data = {"input_size": (3, tile_px, tile_px), "mean": INPUT_MEAN, "std": INPUT_STD, "crop_pct": 1.0}
-    stated = data | {"crop_mode": "center", "interpolation": "bilinear"}
-    options = {"pretrained_cfg_overlay": stated, "img_size": tile_px, "num_classes": 0, **overrides}
-    return _seeded(lambda: timm.create_model(_VIT_TINY, **options), seed)
-
-
-def save_encoder(folder: Path, model: nn.Module, metadata: EncoderMetadata) -> str:
-    """Write ``model.safetensors`` and ``config.json`` so that timm alone rebuilds the very same network.
-
-    ``model`` comes from `build_encoder`, so its configuration states this tile size, no crop, mean and std 0.5. What
-    timm has no field for stands under "wsi_lmc". Returns the weights' SHA-256.
-    """
-    tile_px = int(resolve_model_data_config(model)["input_size"][1])
-    sha256 = weights_sha256(model)
-    own = dataclasses.asdict(metadata) | {"tile_px": tile_px, "weights_sha256": sha256}
-    stated = {"tag": f"lmc_{metadata.mode}", "license": metadata.license}
-    save_for_hf(
-        model,
-        str(folder),
-        model_config={"pretrained_cfg": stated, _METADATA: own},
-        model_args={"img_size": tile_px, "num_classes": 0, **_OVERRIDES[metadata.architecture]},
-        safe_serialization=True,
-    )
-    return sha256
-
-
-def weights_sha256(model: nn.Module) -> str:
-    """SHA-256 over names, types, shapes and bytes of all weights, in order of name, whatever file they came from."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def load_encoder(spec: str, device: torch.device, bf16: bool = False, tile_px: int = 256) -> Encoder:
@@ -215,17 +128,17 @@ def _untrained(rest: str, device: torch.device, bf16: bool, tile_px: int) -> Enc
     if not re.fullmatch(r"[0-9]{0,9}", seed):
         raise UsageError(f"seed {seed!r} in 'untrained:{rest}'", "a whole number after @", "Write untrained:NAME@0.")
     label = f"untrained-{name}-{int(seed or 0)}"
-    if name in _OVERRIDES:
+    if name in OVERRIDES:
         model = build_encoder(EncoderConfig(cast(Architecture, name)), tile_px, int(seed or 0))
         return _describe(model, {"architecture": name}, label, device, bf16)
-    model = _attempt(lambda: _seeded(lambda: timm.create_model(name, num_classes=0), int(seed or 0)), name)
+    model = _attempt(lambda: seeded(lambda: timm.create_model(name, num_classes=0), int(seed or 0)), name)
     return _describe(model, {}, label, device, bf16)
 
 
 def _from_folder(folder: Path, device: torch.device, bf16: bool, name: str | None) -> Encoder:
-    if (folder / ENCODER_FOLDER / "config.json").is_file():
+    if (folder / ENCODER_FOLDER / CONFIG).is_file():
         folder = folder / ENCODER_FOLDER
-    for file in ("config.json", _WEIGHTS):
+    for file in (CONFIG, WEIGHTS):
         if not (folder / file).is_file():
             raise UsageError(
                 f"no {file} in {folder}",
@@ -233,17 +146,31 @@ def _from_folder(folder: Path, device: torch.device, bf16: bool, name: str | Non
                 "Give the folder that train wrote; a training that was cut off must be resumed first.",
             )
     try:
-        own = json.loads((folder / "config.json").read_text(encoding="utf-8")).get(_METADATA, {})
-        model = _attempt(lambda: timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=0), str(folder))
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        options = {"pretrained": True, "num_classes": 0, **_unstated(config["architecture"], folder / WEIGHTS)}
+        model = _attempt(lambda: timm.create_model(f"local-dir:{folder}", **options), str(folder))
     except (SafetensorError, json.JSONDecodeError, KeyError) as error:
         raise StoreError(f"{folder} is damaged ({error})", "readable weights", "Copy or train it again.") from error
-    return _describe(model, own, name, device, bf16)
+    return _describe(model, config.get(METADATA, {}), name, device, bf16)
+
+
+def _unstated(architecture: str, weights: Path) -> dict[str, Any]:
+    """What published configurations leave to their reader, seen from the weights' shapes.
+
+    Virchow, Virchow2 and UNI2-h have gated feed-forward layers. JSON has no word for a layer's class, so their model
+    cards tell users to pass it.
+    """
+    with safe_open(weights, "pt") as file:
+        names = set(file.keys())
+        shapes = [file.get_slice(name).get_shape() for name in _FEED_FORWARD if name in names]
+    gated = len(shapes) == len(_FEED_FORWARD) and shapes[0][0] == 2 * shapes[1][1]
+    return {"mlp_layer": SwiGLUPacked, "act_layer": nn.SiLU} if gated and architecture.startswith("vit_") else {}
 
 
 def _fetch(repository: str) -> Path:
     """The Hub repository's configuration and safetensors, in the local cache; nothing else is downloaded."""
     name, _, revision = repository.partition("@")
-    files = ["config.json", _WEIGHTS]
+    files = [CONFIG, WEIGHTS]
     return Path(_attempt(lambda: snapshot_download(name, revision=revision or None, allow_patterns=files), repository))
 
 
@@ -290,11 +217,13 @@ def _describe(model: nn.Module, own: Mapping[str, Any], name: str | None, device
         module=model.eval().requires_grad_(False).to(device),
         device=device,
         bf16=bf16,
+        patch=_patch_of(model),
     )
 
 
-def _seeded(build: Callable[[], nn.Module], seed: int) -> nn.Module:
-    """Run ``build``, which draws from torch's global CPU generator, and restore that generator afterwards."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would also seed CUDA, which is not restored
-        return build()
+def _patch_of(model: nn.Module) -> int:
+    """What the sides of the network's input must be multiples of, where it cuts them into patches itself."""
+    embedding = getattr(model, "patch_embed", None)
+    if not isinstance(embedding, PatchEmbed) or embedding.dynamic_img_pad:
+        return 1
+    return max(cast(tuple[int, int], embedding.patch_size))

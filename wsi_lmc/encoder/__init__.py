@@ -1,0 +1,26 @@
+"""Encoders: built from scratch for training, saved for timm, loaded from anywhere for embedding, published on request.
+
+``network`` builds them, ``folder`` writes what timm reads, ``card`` describes it, ``loading`` reads it and everything
+else that timm knows, ``hub`` uploads it.
+"""
+
+from wsi_lmc.encoder.card import TrainingFacts, write_card
+from wsi_lmc.encoder.folder import ENCODER_FOLDER, EncoderMetadata, save_encoder
+from wsi_lmc.encoder.loading import Encoder, load_encoder, resolve_device
+from wsi_lmc.encoder.network import Architecture, EncoderConfig, build_encoder, scale_input, weights_sha256
+
+__all__ = [
+    "ENCODER_FOLDER",
+    "Architecture",
+    "Encoder",
+    "EncoderConfig",
+    "EncoderMetadata",
+    "TrainingFacts",
+    "build_encoder",
+    "load_encoder",
+    "resolve_device",
+    "save_encoder",
+    "scale_input",
+    "weights_sha256",
+    "write_card",
+]
