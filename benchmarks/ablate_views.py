@@ -47,7 +47,7 @@ def images_of(site: Path) -> list[Path]:
 
 
 def train_one(out: Path, source: Path, option: str, seed: int, steps: int) -> None:
-    """Train and keep the encoder as ``OUT/<option>-<seed>``; one that is there is left alone."""
+    """Train and keep the encoder as ``OUT/<option>-<seed>``: one that is there is left alone, one cut off goes on."""
     folder = out / f"{option}-{seed}"
     if (folder / ENCODER_FOLDER).is_dir():
         return
@@ -60,12 +60,12 @@ def train_one(out: Path, source: Path, option: str, seed: int, steps: int) -> No
         lr=5e-4,  # of so small a network in so few steps
         evaluate_every=steps,
         held_out_tiles=256,
-        checkpoint_every=steps,
+        checkpoint_every=50,
         compile_views="yes",
     )
     with tempfile.TemporaryDirectory() as name:
         store = write_patches(Path(name), "source", images_of(source), PX, 0.5)
-        result = train([store], folder, config, "overwrite")
+        result = train([store], folder, config, "resume")
     print(option, seed, {key: round(value, 3) for key, value in result.after.items() if "held_out" in key})
 
 

@@ -39,6 +39,7 @@ from wsi_lmc.stain import (
 from wsi_lmc.training.learner import view_images
 
 STRIDES = (1, 2, 4, 8)
+ALL_PIXELS = SeparationConfig(stride=1)
 Sample = Callable[[torch.Tensor, int, torch.Generator], torch.Tensor]
 
 
@@ -82,7 +83,7 @@ def angles(site: Path, most: int) -> None:
     """Print what a share of the pixels costs at a site."""
     tiles, pairs = tiles_of(site, most)
     parts = tiles.split(16)
-    found = [separate(part, SeparationConfig()) for part in parts]
+    found = [separate(part, ALL_PIXELS) for part in parts]
     vectors, trusted = (torch.cat([getattr(part, name) for part in found]) for name in ("vectors", "trusted"))
     print(f"\n{site.name}: {len(tiles)} tiles, {int(trusted.sum())} trusted")
     print(f"{'degrees from all pixels':28}{'H median':>10}{'95 %':>7}{'E median':>10}{'95 %':>7}{'trust differs':>15}")
@@ -90,7 +91,7 @@ def angles(site: Path, most: int) -> None:
         for stride in STRIDES[1:]:
             generator = torch.Generator().manual_seed(0)
             densities = (optical_density(sample(part, stride, generator).unsqueeze(1)) for part in parts)
-            less = [separate_density(density, SeparationConfig()) for density in densities]
+            less = [separate_density(density, ALL_PIXELS) for density in densities]
             other = torch.cat([part.trusted for part in less])
             off = degrees(torch.cat([part.vectors for part in less]), vectors)[trusted]
             _row(f"1/{stride**2}, {sample.__name__}", off, float((other != trusted).double().mean()))
@@ -127,14 +128,14 @@ def two_views(
 
 def rows_of(tiles: torch.Tensor, peers: Path | None) -> dict[str, Callable[[], object]]:
     """What is timed, by name."""
-    stains = separate(tiles, SeparationConfig()).vectors
+    stains = separate(tiles, ALL_PIXELS).vectors
     generator = torch.Generator().manual_seed(0)
     rows: dict[str, Callable[[], object]] = {
         f"stains, 1/{stride**2} of the pixels": partial(separate, tiles, SeparationConfig(stride=stride))
         for stride in STRIDES
     }
     rows["stains, 1/16, jittered"] = lambda: separate_density(
-        optical_density(jittered(tiles, 4, generator).unsqueeze(1)), SeparationConfig()
+        optical_density(jittered(tiles, 4, generator).unsqueeze(1)), ALL_PIXELS
     )
     rows["stains, numpy and SVD"] = lambda: by_svd(tiles)
     for mode in ("paper", "robust"):

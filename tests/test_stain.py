@@ -30,7 +30,7 @@ from wsi_lmc.stain.scanner import blur, jpeg
 from wsi_lmc.stain.separation import eigen, oriented, pseudo_inverse
 from wsi_lmc.stain.views import scale_stains, turn
 
-CONFIG = SeparationConfig()
+CONFIG = SeparationConfig(stride=1)
 PAIRS = [
     ((0.650, 0.704, 0.286), (0.092, 0.954, 0.283)),
     ((0.560, 0.760, 0.330), (0.180, 0.890, 0.419)),

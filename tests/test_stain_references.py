@@ -51,7 +51,7 @@ def test_real_tiles_have_plausible_stains(test_data: Path) -> None:
     assert len(pictures) >= 5
     for path in pictures:
         tile = np.ascontiguousarray(read_image(path)[:512, :512])
-        found = separate(torch.from_numpy(tile[None]), SeparationConfig())
+        found = separate(torch.from_numpy(tile[None]), SeparationConfig(stride=1))
         np.testing.assert_allclose(found.vectors[0].numpy(), separate_by_numpy(tile), atol=1e-4)
         assert float(found.vectors[0, 0, 0]) >= float(found.vectors[0, 1, 0])
         assert bool(found.trusted[0])
@@ -68,6 +68,6 @@ def test_agrees_with_histomicstks_golden_matrix(beta: float, largest: float, tes
     document = json.loads((folder / "expected_values.json").read_text())
     columns = np.asarray(document["rgb_separate_stains_macenko_pca(im,255)"]).T
     golden = unit(sorted(columns[:2].tolist(), key=lambda vector: -vector[0]))
-    found = separate(torch.from_numpy(read_image(folder / "Easy1.png")[None]), SeparationConfig(beta=beta))
+    found = separate(torch.from_numpy(read_image(folder / "Easy1.png")[None]), SeparationConfig(beta=beta, stride=1))
     assert bool(found.trusted[0])
     assert degrees(found.vectors[0].double().numpy(), golden) < largest

@@ -42,8 +42,9 @@ class SeparationConfig:
         bool, Doc("Take the plane from the covariance, as most libraries do: 11 to 22 degrees off on even tissue.")
     ] = False
     stride: Annotated[
-        int, Doc("Every how manyth pixel along x and along y is looked at: 4 looks at a sixteenth of a tile.")
-    ] = 1
+        int,
+        Doc("Every how manyth pixel along x and y is looked at; 2 is four times as fast as 1, vectors 0.1 degree off."),
+    ] = 2
 
     def __post_init__(self) -> None:
         if not 0 <= self.alpha < 50 or not 0 <= self.beta < _MOST_DENSITY or self.stride < 1:
