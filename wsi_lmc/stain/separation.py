@@ -97,9 +97,9 @@ def separate_density(density: Float32[Tensor, "b n 3"], config: SeparationConfig
     """H and E of each row of densities (natural logarithm, any white) on its own, all pixels; always finite."""
     tissue = density.amin(-1) >= config.beta
     count = tissue.sum(-1)
-    stained = density * tissue.unsqueeze(-1)
-    moment = stained.transpose(1, 2).double() @ stained.double() / count.clamp(min=1).view(-1, 1, 1)
-    mean = stained.double().sum(1) / count.clamp(min=1).unsqueeze(-1)
+    stained = (density * tissue.unsqueeze(-1)).double()
+    moment = stained.transpose(1, 2) @ stained / count.clamp(min=1).view(-1, 1, 1)
+    mean = stained.sum(1) / count.clamp(min=1).unsqueeze(-1)
     if config.centred:
         moment = moment - mean.unsqueeze(2) * mean.unsqueeze(1)
     values, axes = eigen(moment)
