@@ -34,11 +34,11 @@ def fields_of(site: Path, most: int) -> torch.Tensor:
     """One tile of each of a site's images, evenly chosen."""
     images = sorted(path for path in site.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png", ".tif"))
     chosen = images[:: max(1, len(images) // most)][:most]
-    tiles = [split_image(_enlarged(read_image(path)), PX)[:1] for path in chosen]
+    tiles = [split_image(enlarged(read_image(path)), PX)[:1] for path in chosen]
     return torch.from_numpy(np.concatenate(tiles))
 
 
-def _enlarged(pixels: np.ndarray) -> np.ndarray:
+def enlarged(pixels: np.ndarray) -> np.ndarray:
     """An image smaller than a tile, repeated at its mirror: no scale is changed."""
     missing = [max(0, PX - side) for side in pixels.shape[:2]]
     return np.pad(pixels, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="reflect")
@@ -82,11 +82,12 @@ def measure(features: Features, fields: torch.Tensor, variants: torch.Tensor, rn
                 ranks = (cosine[p, :, q, :] > np.diagonal(cosine[p, :, q, :])[:, None]).sum(1)
                 for top in hits:
                     hits[top] += (ranks < top) / (protocols * (protocols - 1))
-    cells = [_interval(values, rng) for values in (between, others.mean(0), hits[1], hits[5])]
+    cells = [interval(values, rng) for values in (between, others.mean(0), hits[1], hits[5])]
     return " | ".join([*cells, f"{rank:.1f}"])
 
 
-def _interval(values: np.ndarray, rng: np.random.Generator) -> str:
+def interval(values: np.ndarray, rng: np.random.Generator) -> str:
+    """Mean over fields and its bootstrap interval."""
     drawn = values[rng.integers(0, len(values), (2000, len(values)))].mean(1)
     low, high = np.percentile(drawn, [2.5, 97.5])
     return f"{values.mean():.2f} [{low:.2f}, {high:.2f}]"

@@ -23,7 +23,7 @@ import torch
 
 from wsi_lmc.batches import TileBatch
 from wsi_lmc.encoder import EncoderConfig, build_encoder, resolve_device
-from wsi_lmc.stain import RUIFROK, SeparationConfig, ViewConfig, draw_views, separate
+from wsi_lmc.stain import RUIFROK, SeparationConfig, ViewConfig, draw_views, separate, turned_planes
 from wsi_lmc.training import TrainConfig
 from wsi_lmc.training.group import Group
 from wsi_lmc.training.learner import Learner, view_images
@@ -47,7 +47,7 @@ def limit(tiles: torch.Tensor, device: torch.device, bf16: bool) -> Step:
     model = build_encoder(EncoderConfig(), PX, 0).to(device)
     drawn = draw_views(len(tiles), ViewConfig(), torch.Generator(device).manual_seed(0))
     stains = torch.tensor(RUIFROK, device=device).expand(len(tiles), 2, 3)
-    images, _ = view_images(tiles.to(device), stains, drawn, "robust")
+    images, _ = view_images(turned_planes(tiles.to(device), drawn), stains, drawn, "robust")
 
     def step() -> None:
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
@@ -75,7 +75,12 @@ def views_alone(tiles: torch.Tensor, device: torch.device) -> Step:
     generator = torch.Generator(device).manual_seed(0)
     stains = torch.tensor(RUIFROK, device=device).expand(len(tiles), 2, 3)
     held = tiles.to(device)
-    return lambda: view_images(held, stains, draw_views(len(tiles), ViewConfig(), generator), "robust")
+
+    def step() -> None:
+        drawn = draw_views(len(tiles), ViewConfig(), generator)
+        view_images(turned_planes(held, drawn), stains, drawn, "robust")
+
+    return step
 
 
 def assembled(tiles: torch.Tensor, device: torch.device, bf16: bool, peers: Path) -> Step:

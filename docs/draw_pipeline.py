@@ -15,8 +15,7 @@ from matplotlib.image import imread
 from matplotlib.patches import ConnectionPatch
 
 from wsi_lmc.featurestore import FeatureStore
-from wsi_lmc.stain import optical_density, transmitted
-from wsi_lmc.stain.views import scale_stains
+from wsi_lmc.stain import Drawn, render_views, turned_planes
 from wsi_lmc.stainstore import load_or_estimate
 from wsi_lmc.tilestore import TileStore
 from wsi_lmc.training import TrainConfig
@@ -63,11 +62,11 @@ def _show_variants(panels: list[Axes], demo: Path) -> None:
     stains = load_or_estimate(store, TrainConfig().separation, torch.device("cpu"))
     row = int(np.argmax(store.tissue_fraction[: len(store) // 2] + np.arange(len(store) // 2) * 1e-3))
     tile = store.read(np.asarray([row]))
-    density = optical_density(torch.from_numpy(tile))
     vectors = torch.from_numpy(stains.vectors[[row]])
     for axes, (h, e) in zip(panels, FACTORS, strict=True):
-        view = transmitted(scale_stains(density, vectors, torch.tensor([[h, e]]), "robust"))
-        axes.imshow(view.view(*tile.shape[1:]).numpy()[:160, :160])
+        drawn = Drawn(torch.tensor([h, e]).expand(2, 1, 2), None, None, None, None, None)
+        view = render_views(turned_planes(torch.from_numpy(tile), drawn), vectors, drawn, "robust").a[0]
+        axes.imshow(view.permute(1, 2, 0).numpy()[:160, :160])
         axes.set_title(f"H × {h}, E × {e}", fontsize=8.5, pad=3)
         axes.axis("off")
 

@@ -30,7 +30,7 @@ def test_compiled_code_that_agrees_is_used() -> None:
 _VIEWS = """
 import torch
 from wsi_lmc.compiling import Checked
-from wsi_lmc.stain import RUIFROK, ViewConfig, draw_views
+from wsi_lmc.stain import RUIFROK, ViewConfig, draw_views, turned_planes
 from wsi_lmc.training.learner import view_images
 
 for config in (ViewConfig("paper"), ViewConfig("robust", gamma=0.1, white_point=0.05, blur=1.0, jpeg=40)):
@@ -40,7 +40,8 @@ for config in (ViewConfig("paper"), ViewConfig("robust", gamma=0.1, white_point=
     checked = Checked(view_images, 2e-2 if config.jpeg else 1e-3)
     for _ in range(2):
         drawn = draw_views(4, config, generator)
-        found, expected = (call(tiles, stains, drawn, config.mode)[0] for call in (checked, view_images))
+        planes = turned_planes(tiles, drawn)
+        found, expected = (call(planes, stains, drawn, config.mode)[0] for call in (checked, view_images))
         print(float((found - expected).abs().mean()), checked.used)
 """
 

@@ -39,8 +39,8 @@ def _store(folder: Path, slide_id: str, count: int, seed: int) -> TileStore:
     amounts = random.gamma(2.0, 0.35, (count, 8, 8, 2)).repeat(8, 1).repeat(8, 2)
     density = amounts @ np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11]])
     path = folder / f"{slide_id}.zarr"
-    writer = TileStoreWriter(path, count, 64, "lossless", Threads())
-    writer.write((255 * np.exp(-density)).round().astype(np.uint8))
+    writer = TileStoreWriter(path, count, 64, "lossless")
+    writer.write(0, (255 * np.exp(-density)).round().astype(np.uint8), Threads())
     origins = np.stack([np.arange(count) * 64, np.full(count, 128)], axis=1).astype(np.int32)
     writer.close(
         TileRows(origins, np.ones(count, np.float32), np.zeros(count, np.uint8)),

@@ -1,9 +1,9 @@
 """H and E vectors of a slide's tiles, estimated once and kept beside the tile stores.
 
 ``stains/<slide_id>.zarr`` next to ``tiles/<slide_id>.zarr`` holds ``vectors`` float32 (N, 2, 3) and ``trusted`` uint8
-(N,). A tile that is not trusted has its slide's vectors there, pooled over all tiles; where not even those are
-trusted, :func:`fill_untrusted` puts the whole data set's in their place: never the identity, which would make pairs of
-equal views. A published tile store never changes.
+(N,). A tile that is not trusted has its slide's vectors there, pooled over the trusted tiles (pen marks and folds would
+bend them), or over all where none is; where not even those are trusted, :func:`fill_untrusted` puts the whole data
+set's in their place: never the identity, which would make pairs of equal views. A published tile store never changes.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32
+from jaxtyping import Bool, Float32, Int64
 
 from wsi_lmc.errors import StoreError, UsageError
 from wsi_lmc.provenance import fingerprint
@@ -22,7 +22,7 @@ from wsi_lmc.tilestore import TileStore
 from wsi_lmc.zarrio import Attributes, create_group, open_sealed, read_array, seal, write_array
 
 SCHEMA = "wsi-lmc/stains"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _BLOCK = 32
 _POOLED_TILES = 256
 _POOLED_STRIDE = 8  # every 8th pixel along x and y of at most 256 tiles: 262,144 pixels a slide
@@ -67,7 +67,8 @@ def estimate(store: TileStore, config: SeparationConfig, device: torch.device) -
         rows = np.arange(start, min(start + _BLOCK, len(store)))
         part = separate(torch.from_numpy(store.read(rows)).to(device), config)
         vectors[rows], trusted[rows] = part.vectors.cpu().numpy(), part.trusted.cpu().numpy()
-    slide_vectors, slide_trusted = _of_slide(store, config, device)
+    usable = np.flatnonzero(trusted) if trusted.any() else np.arange(len(store))
+    slide_vectors, slide_trusted = _of_slide(store, usable, config, device)
     if slide_trusted:
         vectors[~trusted] = slide_vectors
     return Stains(vectors, trusted, slide_vectors, slide_trusted)
@@ -91,11 +92,11 @@ def fill_untrusted(stains: Sequence[Stains]) -> list[Float32[np.ndarray, "n 2 3"
 
 
 def _of_slide(
-    store: TileStore, config: SeparationConfig, device: torch.device
+    store: TileStore, usable: Int64[np.ndarray, " u"], config: SeparationConfig, device: torch.device
 ) -> tuple[Float32[np.ndarray, "2 3"], bool]:
-    if not len(store):
+    if not len(usable):
         return np.asarray(RUIFROK, np.float32), False
-    rows = np.unique(np.linspace(0, len(store) - 1, min(len(store), _POOLED_TILES)).round().astype(np.int64))
+    rows = usable[np.unique(np.linspace(0, len(usable) - 1, min(len(usable), _POOLED_TILES)).round().astype(np.int64))]
     parts = []
     for start in range(0, len(rows), _BLOCK):
         parts.append(store.read(rows[start : start + _BLOCK])[:, ::_POOLED_STRIDE, ::_POOLED_STRIDE])

@@ -11,7 +11,7 @@ from wsi_lmc.stain.separation import (
     separate,
     separate_density,
 )
-from wsi_lmc.stain.views import Drawn, ViewConfig, Views, draw_views, render_views, two_views
+from wsi_lmc.stain.views import Drawn, ViewConfig, Views, draw_views, render_views, turned_planes, two_views
 
 __all__ = [
     "RUIFROK",
@@ -29,5 +29,6 @@ __all__ = [
     "separate",
     "separate_density",
     "transmitted",
+    "turned_planes",
     "two_views",
 ]

@@ -29,6 +29,7 @@ _CHROMA = (
     *((99,) * 8,) * 4,
 )
 _TO_YCBCR = ((0.299, 0.587, 0.114), (-0.168735892, -0.331264108, 0.5), (0.5, -0.418687589, -0.081312411))
+_TO_RGB = ((1.0, 0.0, 1.402), (1.0, -0.344136286, -0.714136286), (1.0, 1.772, 0.0))
 
 
 def blur(images: Float32[Tensor, "b c h w"], sigma: Float32[Tensor, " b"]) -> Float32[Tensor, "b c h w"]:
@@ -57,8 +58,8 @@ def jpeg(images: Float32[Tensor, "b 3 h w"], quality: Float32[Tensor, " b"]) -> 
     luma = _quantised(planes[:, :1] - 128.0, _table(_LUMA, quality)) + 128.0
     small = _quantised(functional.avg_pool2d(planes[:, 1:], 2), _table(_CHROMA, quality))
     chroma = functional.interpolate(small, scale_factor=2.0, mode="bilinear", align_corners=False)
-    back = torch.linalg.inv(torch.tensor(_TO_YCBCR, dtype=torch.float64)).to(images)
-    rgb = torch.einsum("ij,bjhw->bihw", back, torch.cat([luma, chroma], 1))
+    to_rgb = torch.tensor(_TO_RGB, device=images.device, dtype=images.dtype)
+    rgb = torch.einsum("ij,bjhw->bihw", to_rgb, torch.cat([luma, chroma], 1))
     return (rgb / 255.0).clamp(0.0, 1.0)[:, :, :height, :width]
 
 

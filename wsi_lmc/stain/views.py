@@ -4,8 +4,9 @@
 ``robust``  OD' = OD + C⁺ diag(a-1, b-1) S: the residual stays, negative concentrations are not scaled, and both views
             of a tile get the same flip or rotation.
 
-What is random is drawn first (:func:`draw_views`); the rest (:func:`render_views`) is a pure function of tensors, which
-the training compiles into one pass over the pixels. Everything beyond the two modes is an option, off by default.
+What is random is drawn first (:func:`draw_views`), tiles are turned and laid out channel by channel
+(:func:`turned_planes`), and the rest (:func:`render_views`) is a pure function of tensors, which the training compiles
+into one pass over the pixels. Everything beyond the two modes is an option, off by default.
 """
 
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from wsi_lmc.stain.separation import pseudo_inverse
 
 ViewMode = Literal["paper", "robust"]
 _BEST_JPEG = 95
+_MOST = {"scale_high": 100.0, "gamma": 2.0, "white_point": DARKEST, "blur": 4.0, "jpeg": _BEST_JPEG}
 
 
 @dataclass(frozen=True)
@@ -58,9 +60,9 @@ class ViewConfig:
         if not 0 < self.scale_low <= self.scale_high:
             found = f"factors from {self.scale_low} to {self.scale_high}"
             raise UsageError(found, "0 < scale_low <= scale_high", "Correct them.")
-        if min(self.gamma, self.white_point, self.blur) < 0 or not 0 <= self.jpeg <= _BEST_JPEG:
-            found = f"gamma {self.gamma}, white_point {self.white_point}, blur {self.blur}, jpeg {self.jpeg}"
-            raise UsageError(found, f"0 or more, and jpeg {_BEST_JPEG} at most", "Correct them.")
+        for name, most in _MOST.items():  # beyond, numbers that no scanner makes overflow
+            if not 0 <= getattr(self, name) <= most:
+                raise UsageError(f"{name} = {getattr(self, name)}", f"from 0 to {most:g}", "Correct it.")
 
     @property
     def turns(self) -> Literal["none", "same", "independent"]:
@@ -71,12 +73,12 @@ class ViewConfig:
 class Drawn(NamedTuple):
     """What was drawn for both views (first axis) of each tile (second axis); None where an option is off.
 
-    ``factors`` on H and E; ``turns`` 0 to 7; ``gamma`` a factor on density, ``white`` added to it per channel;
-    ``sigma`` of a blur in target pixels; ``quality`` of JPEG.
+    ``factors`` on H and E; ``turns`` 0 to 7, one row where both views share them; ``gamma`` a factor on density,
+    ``white`` added to it per channel; ``sigma`` of a blur in target pixels; ``quality`` of JPEG.
     """
 
     factors: Float32[Tensor, "2 b 2"]
-    turns: Int64[Tensor, "2 b"] | None
+    turns: Int64[Tensor, "k b"] | None
     gamma: Float32[Tensor, "2 b"] | None
     white: Float32[Tensor, "2 b 3"] | None
     sigma: Float32[Tensor, "2 b"] | None
@@ -106,7 +108,8 @@ def two_views(
         config: mode, range and options.
         generator: on the tiles' device; the only source of randomness.
     """
-    return render_views(tiles, stains, draw_views(len(tiles), config, generator), config.mode)
+    drawn = draw_views(len(tiles), config, generator)
+    return render_views(turned_planes(tiles, drawn), stains, drawn, config.mode)
 
 
 def draw_views(count: int, config: ViewConfig, generator: torch.Generator) -> Drawn:
@@ -122,11 +125,9 @@ def draw_views(count: int, config: ViewConfig, generator: torch.Generator) -> Dr
         ends = torch.tensor([config.scale_low, config.scale_high]).log().tolist()
         factors = uniform(ends[0], ends[1], 2).exp()
     turns = torch.randint(8, (2, count), generator=generator, device=generator.device)
-    if config.turns == "same":
-        turns = turns[:1].expand(2, -1)
     return Drawn(
         factors=factors,
-        turns=None if config.turns == "none" else turns,
+        turns=None if config.turns == "none" else turns[:1] if config.turns == "same" else turns,
         gamma=uniform(-config.gamma, config.gamma).exp() if config.gamma else None,
         white=uniform(-config.white_point, config.white_point, 3) if config.white_point else None,
         sigma=uniform(0.0, config.blur) if config.blur else None,
@@ -134,17 +135,27 @@ def draw_views(count: int, config: ViewConfig, generator: torch.Generator) -> Dr
     )
 
 
+def turned_planes(tiles: UInt8[Tensor, "b h w 3"], drawn: Drawn) -> UInt8[Tensor, "k b 3 h w"]:
+    """Tiles channel by channel, flipped and rotated as drawn: once for both views, or (k = 2) for each.
+
+    Not a part of what is compiled: pixels that are read across, or three bytes apart, would keep a compiler from taking
+    many at a time, and made compiled views slower than plain ones.
+    """
+    planes = tiles.permute(0, 3, 1, 2).contiguous().unsqueeze(0)
+    return planes if drawn.turns is None else torch.stack([turn(planes[0], turns) for turns in drawn.turns])
+
+
 def render_views(
-    tiles: UInt8[Tensor, "b h w 3"], stains: Float32[Tensor, "b 2 3"], drawn: Drawn, mode: ViewMode
+    planes: UInt8[Tensor, "k b 3 h w"], stains: Float32[Tensor, "b 2 3"], drawn: Drawn, mode: ViewMode
 ) -> Views:
-    """Both views of each tile, as drawn: a pure function of its arguments."""
-    images, clipped = zip(*(_render(tiles, stains, _view(drawn, number), mode) for number in (0, 1)), strict=True)
-    return Views(images[0], images[1], (clipped[0] + clipped[1]) / 2)
+    """Both views of each tile, as drawn: a pure function of its arguments; ``planes`` are :func:`turned_planes`."""
+    sides = (planes[0], planes[-1])
+    parts = [_render(side, stains, _view(drawn, number), mode) for number, side in enumerate(sides)]
+    return Views(parts[0][0], parts[1][0], (parts[0][1] + parts[1][1]) / 2)
 
 
 class _View(NamedTuple):
     factors: Float32[Tensor, "b 2"]
-    turns: Int64[Tensor, " b"] | None
     gamma: Float32[Tensor, " b"] | None
     white: Float32[Tensor, "b 3"] | None
     sigma: Float32[Tensor, " b"] | None
@@ -152,67 +163,71 @@ class _View(NamedTuple):
 
 
 def _view(drawn: Drawn, number: int) -> _View:
-    optional = (None if values is None else values[number] for values in drawn[1:])
+    optional = (None if values is None else values[number] for values in drawn[2:])
     return _View(drawn.factors[number], *optional)
 
 
 def _render(
-    tiles: UInt8[Tensor, "b h w 3"], stains: Float32[Tensor, "b 2 3"], view: _View, mode: ViewMode
+    planes: UInt8[Tensor, "b 3 h w"], stains: Float32[Tensor, "b 2 3"], view: _View, mode: ViewMode
 ) -> tuple[Float32[Tensor, "b 3 h w"], Float32[Tensor, ""]]:
-    """One view in [0, 1], channels first, and the share of values that had to be clipped.
+    """One view in [0, 1], and the share of values that had to be clipped.
 
     Written channel by channel, without a matrix product, so that a compiler makes one pass over the pixels of it.
     """
-    turned = tiles if view.turns is None else turn(tiles, view.turns)
-    intensity = turned.permute(0, 3, 1, 2).to(torch.float32).clamp(min=1.0)
-    density = scale_stains(DARKEST - intensity.log(), stains, view.factors, mode)
+    density = [DARKEST - plane.to(torch.float32).clamp(min=1.0).log() for plane in planes.unbind(1)]
+    density = scale_stains(density, stains, view.factors, mode)
     if view.gamma is not None:
-        density = density * view.gamma.view(-1, 1, 1, 1)
+        gamma = view.gamma.view(-1, 1, 1)
+        density = [plane * gamma for plane in density]
     if view.white is not None:
-        density = density + view.white.view(-1, 3, 1, 1)
-    clipped = ((density < 0) | (density > DARKEST)).to(torch.float32).mean()
-    image = density.clamp(0.0, DARKEST).neg().exp()
+        shifts = view.white.unbind(1)
+        density = [plane + shift.view(-1, 1, 1) for plane, shift in zip(density, shifts, strict=True)]
+    outside = [((plane < 0) | (plane > DARKEST)).to(torch.float32).mean() for plane in density]
+    image = torch.stack([plane.clamp(0.0, DARKEST).neg().exp() for plane in density], 1)
     if view.sigma is not None:
-        image = blur(image, view.sigma)
+        image = blur(image, view.sigma).clamp(max=1.0)  # its weights sum to 1 but for rounding
     if view.quality is not None:
         image = jpeg(image, view.quality)
-    return image, clipped
+    return image, torch.stack(outside).mean()
 
 
 def scale_stains(
-    density: Float32[Tensor, "b 3 h w"],
+    density: list[Float32[Tensor, "b h w"]],
     stains: Float32[Tensor, "b 2 3"],
     factors: Float32[Tensor, "b 2"],
     mode: ViewMode,
-) -> Float32[Tensor, "b 3 h w"]:
-    """Density with H and E concentrations multiplied by ``factors`` (columns H, E); may leave what 8 bits can hold."""
+) -> list[Float32[Tensor, "b h w"]]:
+    """Density of each channel with H and E concentrations multiplied by ``factors`` (columns H, E).
+
+    May leave what 8 bits can hold.
+    """
     inverse = pseudo_inverse(stains)
-    amounts = [_sum_of(density.unbind(1), inverse[:, :, stain]) for stain in (0, 1)]
+    amounts = [_sum_of(density, inverse[:, :, stain]) for stain in (0, 1)]
     change = factors
     if mode == "robust":
         amounts = [amount.clamp(min=0.0) for amount in amounts]
         change = factors - 1.0
     weights = change.unsqueeze(-1) * stains
-    scaled = torch.stack([_sum_of(amounts, weights[:, :, channel]) for channel in range(3)], 1)
-    return density + scaled if mode == "robust" else scaled
+    scaled = [_sum_of(amounts, weights[:, :, channel]) for channel in range(3)]
+    if mode == "paper":
+        return scaled
+    return [plane + change for plane, change in zip(density, scaled, strict=True)]
 
 
-def _sum_of(
-    planes: "tuple[Float32[Tensor, '_ h w'], ...] | list[Float32[Tensor, '_ h w']]", weights: Float32[Tensor, "b k"]
-) -> Float32[Tensor, "b h w"]:
+def _sum_of(planes: list[Float32[Tensor, "b h w"]], weights: Float32[Tensor, "b k"]) -> Float32[Tensor, "b h w"]:
     """The planes' sum, each multiplied by its tile's weight."""
     terms = [plane * weight.view(-1, 1, 1) for plane, weight in zip(planes, weights.unbind(1), strict=True)]
     return sum(terms[1:], terms[0])
 
 
-def turn(tiles: UInt8[Tensor, "b h w 3"], turns: Int64[Tensor, " b"]) -> UInt8[Tensor, "b h w 3"]:
+def turn(planes: UInt8[Tensor, "b 3 h w"], turns: Int64[Tensor, " b"]) -> UInt8[Tensor, "b 3 h w"]:
     """Flip and rotate each tile by its number, 0 to 7: the three bits of it flip x, flip y and swap the axes.
 
     Axes are swapped only where tiles are square. No tile is looked up by its number, which would make a GPU wait.
     """
     bits = [((turns & bit) > 0).view(-1, 1, 1, 1) for bit in (1, 2, 4)]
-    turned = torch.where(bits[0], tiles.flip(2), tiles)
-    turned = torch.where(bits[1], turned.flip(1), turned)
-    if tiles.shape[1] == tiles.shape[2]:
-        turned = torch.where(bits[2], turned.transpose(1, 2), turned)
+    turned = torch.where(bits[0], planes.flip(3), planes)
+    turned = torch.where(bits[1], turned.flip(2), turned)
+    if planes.shape[2] == planes.shape[3]:
+        turned = torch.where(bits[2], turned.transpose(2, 3), turned)
     return turned

@@ -54,7 +54,7 @@ class TrainConfig:
     ] = "auto"
     compile_views: Annotated[
         Literal["auto", "yes", "no"],
-        Doc("Compile the making of views, 15 times as fast after half a minute; auto: from 500 steps on."),
+        Doc("Compile the making of views, about three times as fast after half a minute; auto: from 500 steps on."),
     ] = "auto"
 
     def __post_init__(self) -> None:

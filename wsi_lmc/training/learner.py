@@ -17,7 +17,7 @@ from wsi_lmc.compiling import Checked
 from wsi_lmc.encoder import EncoderConfig, build_encoder, scale_input
 from wsi_lmc.errors import TrainingError
 from wsi_lmc.loss import LossTerms, cross_correlation_loss, effective_rank, embedding_std
-from wsi_lmc.stain import Drawn, draw_views, render_views
+from wsi_lmc.stain import Drawn, draw_views, render_views, turned_planes
 from wsi_lmc.stain.views import ViewMode
 from wsi_lmc.training.config import TrainConfig
 from wsi_lmc.training.group import ALONE, Group
@@ -111,7 +111,7 @@ class Learner:
         if training:  # drawn for the whole batch, so that the number of processes changes nothing
             drawn = drawn.of(self.group.share(self.config.batch))
         render, network = (self._images, self._network) if training else (view_images, self.model)
-        images, clipped = render(tiles, stains, drawn, self.config.views.mode)
+        images, clipped = render(turned_planes(tiles, drawn), stains, drawn, self.config.views.mode)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bfloat16_on(self.device)):
             first, second = network(images).chunk(2)
         return first.float(), second.float(), float(clipped)
@@ -126,9 +126,9 @@ class Learner:
                 )
 
 
-def view_images(tiles: Tensor, stains: Tensor, drawn: Drawn, mode: ViewMode) -> tuple[Tensor, Tensor]:
+def view_images(planes: Tensor, stains: Tensor, drawn: Drawn, mode: ViewMode) -> tuple[Tensor, Tensor]:
     """The network's input (2b, 3, h, w): first views, then second ones; and the share of values clipped in them."""
-    views = render_views(tiles, stains, drawn, mode)
+    views = render_views(planes, stains, drawn, mode)
     return scale_input(torch.cat([views.a, views.b])), views.clipped_share
 
 
