@@ -4,6 +4,9 @@ Each function imports the peer, in whose own environment it runs, and returns wh
 pixels of given tiles at native scale, as arrays; ``tile`` tasks find tissue and write what the peer writes. Settings
 that are not named are the peer's defaults. The peers are called, nothing of them is copied here, and tools that are
 licensed under the GPL or for non-commercial use only (CLAM, TRIDENT, AtlasPatch) are left out.
+
+Environments come from PyPI. Without CUDA, cuCIM (hs2p and slide2vec read through it) needs no more than
+``pip install --no-deps cucim-cu12`` and ``pip install click lazy-loader numpy scikit-image scipy``.
 """
 
 import importlib
@@ -186,7 +189,10 @@ def tiatoolbox_tile() -> Tile:
 
 
 def tiatoolbox_read() -> Read:
-    """What its engines run on: its dataset at mpp, batches of 8, a process a worker, in-process for one."""
+    """What its engines run on: its dataset at mpp, batches of 8, a process a worker, in-process for one.
+
+    Which reader a slide gets is its choice: for a .tif, its own on tifffile and zarr.
+    """
     torch = importlib.import_module("torch")
     models = importlib.import_module("tiatoolbox.models.dataset.dataset_abc")
 
