@@ -6,10 +6,17 @@ run: the machine may be as noisy as it likes. With one core, the process is tied
     python benchmarks/big_slides.py KANG.tif big.tif --side 40000 --tile 256
     python benchmarks/bench_tiling.py big.tif --cores 1
     python benchmarks/bench_tiling.py big.tif --cores 2
+
+Peers' programs are rows, too, each by the Python of an environment with that peer in it (see peers.py). Where what a
+peer reads is not what OpenSlide reads, its row says by how many grey levels.
+
+    python benchmarks/bench_tiling.py big.tif --only "slide|cucim|hs2p" --peer cucim=A/python --peer hs2p=B/python
 """
 
 import argparse
+import json
 import os
+import re
 import shutil
 import statistics
 import subprocess
@@ -17,13 +24,14 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import openslide
 import simplejpeg
 import zarr
+from peers import PEERS
 
 from wsi_lmc.cohort import SlideEntry
 from wsi_lmc.embedding import store_blocks
@@ -35,7 +43,9 @@ from wsi_lmc.tilestore import TileStore
 from wsi_lmc.tiling import TILES_PER_BLOCK, cut_tiles, read_blocks
 
 UM = 0.25
+CODECS = ("lossless", "auto")
 SAMPLE = 1000  # tiles that the slow rows read; the fast ones read them all
+PEER_TILES = 2000  # tiles that peers read
 
 
 @dataclass(frozen=True)
@@ -52,7 +62,7 @@ class Bench:
 
 
 def raw_decode(bench: Bench) -> int:
-    """libjpeg-turbo alone: every JPEG tile that the grid touches, from memory, once, to one buffer a thread."""
+    """libjpeg-turbo alone: every JPEG tile that the grid touches, from memory, once; counted in tiles of the grid."""
 
     def work(part: range) -> None:
         buffer = np.empty((bench.segment, bench.segment, 3), np.uint8)
@@ -60,7 +70,7 @@ def raw_decode(bench: Bench) -> int:
             simplejpeg.decode_jpeg(bench.jpegs[row], "RGB", buffer=buffer)
 
     bench.threads.each(work, len(bench.jpegs))
-    return len(bench.jpegs)
+    return len(bench.grid)
 
 
 def openslide_each(bench: Bench) -> int:
@@ -88,16 +98,41 @@ def openslide_to_zarr(bench: Bench) -> int:
     return len(origins)
 
 
-def hs2p(python: Path) -> Callable[[Bench], float]:
-    """A peer's own tiling, in its own environment and process; its imports are not counted."""
-    script = Path(__file__).with_name("peer_hs2p.py")
+@dataclass(frozen=True)
+class PeerRow:
+    """A task of a peer, run by its own Python in its own process; its imports are not counted."""
 
-    def run(bench: Bench) -> float:
-        command = [python, script, bench.path, bench.out / "hs2p", str(UM), str(bench.threads.count)]
-        found = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
-        return int(found[-2]) / float(found[-1])
+    name: str
+    task: str
+    python: Path
+    notes: list[str] = field(default_factory=list)  # of its last run
 
-    return run
+    def __call__(self, bench: Bench) -> float:
+        """Tiles a second; notes versions, and by how much pixels differ from OpenSlide's."""
+        out = bench.out / "peer"
+        out.mkdir()
+        origins = bench.grid.origins[:PEER_TILES]
+        np.save(out / "origins.npy", origins)
+        script = Path(__file__).with_name("run_peer.py")
+        command = [self.python, script, self.name, self.task, bench.path, out, str(UM), str(bench.threads.count)]
+        os.sync()
+        ended = subprocess.run(command, capture_output=True, text=True)
+        if ended.returncode:
+            raise SystemExit(f"{self.name}, {self.task} failed:\n{ended.stderr}")
+        found = json.loads(ended.stdout.splitlines()[-1])
+        self.notes[:] = [found["versions"]]
+        if (out / "pixels.npz").exists():
+            with np.load(out / "pixels.npz") as kept:
+                difference = _difference(bench.path, origins[kept["rows"]], kept["pixels"])
+            self.notes.append(f"pixels up to {difference} grey levels off" if difference else "pixels equal")
+        shutil.rmtree(out)
+        return found["tiles"] / found["seconds"]
+
+
+def _difference(slide: Path, origins: np.ndarray, pixels: np.ndarray) -> int:
+    with openslide.OpenSlide(slide) as opened:
+        right = [np.asarray(opened.read_region((x, y), 0, (256, 256)).convert("RGB")) for x, y in origins.tolist()]
+    return int(np.abs(np.stack(right).astype(int) - pixels[..., :3]).max())
 
 
 def tile(codec: str) -> Callable[[Bench], int]:
@@ -157,15 +192,32 @@ ROWS: dict[str, Callable[[Bench], int]] = {
     "at half the scale, dct": read_half("dct"),
     "at half the scale, area": read_half("area"),
 }
+BASE = ("raw decoding", "OpenSlide + zarr, as peers do")  # what all are compared with
 
 
-def measure(path: Path, out: Path, cores: int, rounds: int, peer: Path | None) -> None:
+def timed(name: str, run: Callable[[Bench], int]) -> Callable[[Bench], float]:
+    """Tiles a second of a row of our own, without what it left last time."""
+
+    def rate(bench: Bench) -> float:
+        stale = [*(codec for codec in CODECS if name == f"tile, {codec}"), "peer.zarr", "kept.zarr"]
+        for left in stale:
+            shutil.rmtree(bench.out / left, ignore_errors=True)
+        os.sync()  # so that no row pays for what the one before left to be written
+        began = time.perf_counter()
+        count = run(bench)
+        return count / (time.perf_counter() - began)
+
+    return rate
+
+
+def measure(path: Path, out: Path, cores: int, rounds: int, rows: dict[str, Callable[[Bench], float]]) -> None:
     """Print every row's tiles a second and its ratio to raw decoding."""
     os.environ["OMP_NUM_THREADS"] = str(cores)
     if cores == 1:
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    folder = Path(tempfile.mkdtemp(prefix="bench-", dir=out))
-    with Threads(cores) as threads, open_slide(path, options=ReadOptions("direct", threads=cores)) as slide:
+    reading = open_slide(path, options=ReadOptions("direct", threads=cores))
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=out) as made, Threads(cores) as threads, reading as slide:
+        folder = Path(made)
         entry = SlideEntry(path, "slide")
         grid, half = (
             plan_tiles(TileTask(entry, folder, TileConfig(grid=GridConfig(tile_mpp=mpp))), slide)[0]
@@ -173,26 +225,20 @@ def measure(path: Path, out: Path, cores: int, rounds: int, peer: Path | None) -
         )
         jpegs, segment = _tissue_segments(slide, grid)
         bench = Bench(path, grid, half, jpegs, segment, threads, folder)
-        rates: dict[str, list[float]] = {name: [] for name in ROWS}
-        for number in range(rounds + 1):
-            for name, run in ROWS.items():
-                if name.startswith("tile,"):
-                    shutil.rmtree(folder / ("lossless" if "lossless" in name else "auto"), ignore_errors=True)
-                for left in ("peer.zarr", "kept.zarr", "hs2p"):
-                    shutil.rmtree(folder / left, ignore_errors=True)
-                os.sync()  # so that no row pays for what the one before left to be written
-                began = time.perf_counter()
-                count = run(bench)
-                seconds = time.perf_counter() - began
-                if number:  # the first round warms the disk cache
-                    rates[name].append((len(grid) if name == "raw decoding" else count) / seconds)
-            if number and peer is not None:
-                rates.setdefault("hs2p, JPEG tiles in a tar", []).append(hs2p(peer)(bench))
-        sizes = {codec: _size(folder / codec / "tiles" / "slide.zarr") for codec in ("lossless", "auto")}
-    shutil.rmtree(folder)
+        for row in rows.values():
+            if not isinstance(row, PeerRow):  # they warm themselves
+                row(bench)
+        rates: dict[str, list[float]] = {name: [] for name in rows}
+        for _ in range(rounds):
+            for name, row in rows.items():
+                rates[name].append(row(bench))
+        sizes = {codec: _size(found) for codec in CODECS if (found := folder / codec / "tiles" / "slide.zarr").exists()}
     _print(path, cores, rates, len(grid))
     for codec, (files, size) in sizes.items():
         print(f"store, {codec}: {files} files, {size / len(grid) / 1000:.1f} kB a tile")
+    for name, row in rows.items():
+        if isinstance(row, PeerRow):
+            print(f"{name}: {', '.join(row.notes)}")
 
 
 def _tissue_segments(slide: Slide, grid: TileGrid) -> tuple[list[bytes], int]:
@@ -219,7 +265,7 @@ def _print(path: Path, cores: int, rates: dict[str, list[float]], tiles: int) ->
     print(f"\n{path.name}, {tiles} tiles of 256 px, {cores} core{'s' if cores > 1 else ''}")
     print(f"{'':34}{'tiles/s':>9} {'to raw':>7} {'to peers':>9}   range of tiles/s")
     for name, median in medians.items():
-        ratios = f"{median / medians['raw decoding']:7.2f} {median / medians['OpenSlide + zarr, as peers do']:9.1f}"
+        ratios = f"{median / medians[BASE[0]]:7.2f} {median / medians[BASE[1]]:9.1f}"
         print(f"{name:34}{median:9.0f} {ratios}   {min(rates[name]):.0f} to {max(rates[name]):.0f}")
 
 
@@ -230,9 +276,21 @@ def main() -> None:
     parser.add_argument("--cores", type=int, default=1)
     parser.add_argument("--out", type=Path, help="Folder to write in; a tmpfs leaves the disk out.")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--hs2p", type=Path, help="Python of an environment with hs2p in it: its row, too.")
+    parser.add_argument("--peer", action="append", default=[], metavar="NAME=PYTHON", help=f"Of {', '.join(PEERS)}.")
+    parser.add_argument(
+        "--only",
+        default="",
+        help="Pattern of rows; what all are compared with stays, and a store is read only if it is tiled.",
+    )
     given = parser.parse_args()
-    measure(given.slide, given.out or given.slide.parent, given.cores, given.rounds, given.hs2p)
+    rows: dict[str, Callable[[Bench], float]] = {name: timed(name, run) for name, run in ROWS.items()}
+    for name, _, python in (peer.partition("=") for peer in given.peer):
+        if name not in PEERS or not python:
+            parser.error(f"--peer is NAME=PYTHON, NAME of {', '.join(PEERS)}, not {name}")
+        tasks = [*PEERS[name].read, *PEERS[name].tile]
+        rows |= {f"{name}, {task}": PeerRow(name, task, Path(python)) for task in tasks}
+    rows = {name: row for name, row in rows.items() if name in BASE or re.search(given.only, name)}
+    measure(given.slide, given.out or given.slide.parent, given.cores, given.rounds, rows)
 
 
 if __name__ == "__main__":
