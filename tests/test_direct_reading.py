@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.tiffs import Kind, halve, write_tiff
 from wsi_lmc.errors import SlideError
-from wsi_lmc.slide import ReadOptions, Slide, choose_sampling, open_slide
+from wsi_lmc.slide import ReaderName, ReadOptions, Slide, choose_sampling, open_slide
 from wsi_lmc.slide.decoding import decode_segment
 from wsi_lmc.slide.segments import SegmentTable
 from wsi_lmc.units import LevelSize, SlidePoint
@@ -203,3 +203,13 @@ def test_a_damaged_segment_costs_its_own_tiles_only(pixels: np.ndarray, tmp_path
     assert np.flatnonzero(unreadable).tolist() == [row * 3 + column]
     assert (found[unreadable] == 255).all()
     np.testing.assert_array_equal(found[~unreadable], expected[~unreadable])
+
+
+@pytest.mark.parametrize("reader", ["direct", "openslide"])  # tiffslide leaves such levels out
+def test_levels_of_different_shapes_are_damage(reader: ReaderName, pixels: np.ndarray, tmp_path: Path) -> None:
+    """A directory whose width is damaged can claim millions of pixels, of which an overview would be made."""
+    flat = np.ascontiguousarray(pixels[:64:2, : pixels.shape[1] // 2])
+    path = write_tiff(tmp_path / "x.tif", [pixels, flat], Kind(64))
+    with pytest.raises(SlideError, match=f"and {flat.shape[1]} x 32 pixels; expected levels of one shape") as caught:
+        open_slide(path, options=ReadOptions(reader))
+    assert caught.value.code == "damaged"

@@ -20,10 +20,11 @@ from wsi_lmc.slide.segments import PARSE_ERRORS, read_tables
 from wsi_lmc.slide.slide import Resample, Slide, Sources
 from wsi_lmc.slide.tiffslide_reader import TiffSlideReader
 from wsi_lmc.threads import Threads
-from wsi_lmc.units import SlideSize
+from wsi_lmc.units import LevelSize, SlideSize
 
 ReaderName = Literal["auto", "direct", "openslide", "tiffslide"]
 
+_MOST_STRETCH = 4.0
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
@@ -49,6 +50,7 @@ def open_slide(
     options = options or ReadOptions()
     source = _open_reader(path, options.reader)
     try:
+        _check_levels(path, source.level_sizes)
         calibration = calibrate(source.mpp_statements(), given)
     except SlideError:
         source.close()
@@ -101,6 +103,23 @@ def _check_tiff_is_whole(path: Path, size: int) -> None:
         ) from error
     if max(ends, default=0) > size:
         raise SlideError("damaged", f"{path.name} ends at byte {size}", f"{max(ends)} bytes at least", again)
+
+
+def _check_levels(path: Path, levels: tuple[LevelSize, ...]) -> None:
+    """Refuse levels of another shape than the finest, which is then likely to be damaged and absurdly large.
+
+    Wide of the mark only: some scanners fill up the last levels to whole tiles.
+    """
+    finest = levels[0]
+    for level in levels[1:]:
+        stretch = (finest.width * level.height) / max(finest.height * level.width, 1)
+        if not 1 / _MOST_STRETCH < stretch < _MOST_STRETCH:
+            raise SlideError(
+                "damaged",
+                f"{path.name} has levels of {finest.width} x {finest.height} and {level.width} x {level.height} pixels",
+                "levels of one shape",
+                "Copy the slide again from its source and compare checksums.",
+            )
 
 
 def _choose_source(path: Path, reader: Reader, downsamples: tuple[float, ...], options: ReadOptions) -> Sources:
