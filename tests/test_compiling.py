@@ -4,12 +4,15 @@ import logging
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from wsi_lmc.compiling import Checked
+from wsi_lmc.compiling import Checked, CheckedNetwork
+from wsi_lmc.encoder import EncoderConfig, build_encoder
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
 
@@ -81,3 +84,75 @@ def test_a_compiler_that_fails_costs_speed_alone(
 
 def test_off_is_off() -> None:
     assert Checked(_double, 0.1, compiled=False).used == "eager"
+
+
+def _network() -> tuple[nn.Module, Tensor]:
+    images = torch.rand((6, 3, 64, 64), generator=torch.Generator().manual_seed(0)) * 2 - 1
+    return build_encoder(EncoderConfig("vit-demo"), 64, 0), images
+
+
+@needs_compiler
+def test_a_compiled_network_gives_the_plain_ones_features_and_gradient() -> None:
+    network, images = _network()
+    checked, plain = (CheckedNetwork(network, torch.float32, compiled) for compiled in (True, False))
+    assert (checked.used, plain.used) == ("undecided", "eager")
+    gradients = []
+    for each in (checked, plain):
+        features = each(images)
+        assert features.dtype == torch.float32
+        gradients.append(torch.autograd.grad(features.square().sum(), network.get_parameter("blocks.1.mlp.fc1.weight")))
+    assert checked.used == "compiled"
+    cosine = nn.functional.cosine_similarity(*(gradient[0].flatten() for gradient in gradients), dim=0)
+    assert float(cosine) > 0.999
+    with torch.no_grad():
+        torch.testing.assert_close(checked(images), plain(images), rtol=0, atol=1e-5)
+
+
+class _GradientHalved(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        return values.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return torch.cat([gradients[0][:3], gradients[0][3:] / 2])
+
+
+def _features_of_others(features: Tensor) -> Tensor:
+    return features.roll(1, 0)
+
+
+@pytest.mark.parametrize(("change", "what"), [(_features_of_others, "features"), (_GradientHalved.apply, "gradient")])
+def test_a_network_compiled_wrongly_is_not_used(
+    change: Callable[[Tensor], Tensor], what: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    network, images = _network()
+    monkeypatch.setattr(torch, "compile", lambda model, dynamic, mode: lambda given: change(model(given)))
+    checked = CheckedNetwork(network, torch.float32, compiled=True)
+    with caplog.at_level(logging.WARNING):
+        found = checked(images)
+    assert torch.equal(found, network(images))
+    assert checked.used == "eager"
+    assert f"the compiled network's {what} differs" in caplog.text
+
+
+def test_a_network_that_cannot_be_compiled_is_used_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(images: Tensor) -> Tensor:
+        raise RuntimeError("no C++ compiler")
+
+    network, images = _network()
+    monkeypatch.setattr(torch, "compile", lambda model, dynamic, mode: refuse)
+    checked = CheckedNetwork(network, torch.float32, compiled=True)
+    with caplog.at_level(logging.WARNING):
+        assert torch.equal(checked(images), network(images))
+    assert "no C++ compiler" in caplog.text
+    with monkeypatch.context() as patch:
+        patch.setattr(checked, "_compiled", _out_of_memory)
+        with pytest.raises(torch.OutOfMemoryError):  # is for who can make the batch smaller
+            checked(images[:2])
+
+
+def _out_of_memory(images: Tensor) -> Tensor:
+    raise torch.OutOfMemoryError("CUDA out of memory.")

@@ -12,6 +12,7 @@ from wsi_lmc.errors import UsageError
 from wsi_lmc.run import (
     EmbedInputs,
     RunOptions,
+    _entries_of,
     embed_cohort,
     find_features,
     find_stores,
@@ -98,6 +99,7 @@ def test_train_then_embed(tiled: Path, small_cohort: Path, tmp_path: Path) -> No
     how = ("new", lambda report: steps.append(report.step))
     result = train_cohort(north, tmp_path / "ckpt", TRAIN, SerialExecutor(), how)
     assert steps == [1, 2, 3]
+    assert [entry.slide_id for entry in _entries_of(north)] == ["north-01", "north-02"], "their labels are known"
     assert result.steps == 3
     slide = find_slides([str(small_cohort / "slides" / "south-01.tif")])
     inputs = EmbedInputs([store for store in stores if "south-01" not in store.name], slide)

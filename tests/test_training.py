@@ -7,17 +7,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
 
-from wsi_lmc.batches import TileBatch
+from wsi_lmc.batches import TileBatch, split_rows
 from wsi_lmc.checkpoint import newest_valid_state, read_metrics, saved_steps, state_path
+from wsi_lmc.cohort import SlideEntry
 from wsi_lmc.encoder import load_encoder
 from wsi_lmc.errors import TrainingError, UsageError
 from wsi_lmc.publish import exclusive
@@ -25,7 +25,7 @@ from wsi_lmc.stain import ViewConfig
 from wsi_lmc.threads import Threads
 from wsi_lmc.tilestore import TileRows, TileStore, Validity
 from wsi_lmc.tilewriter import TileStoreWriter
-from wsi_lmc.training import StepReport, TrainConfig, train
+from wsi_lmc.training import StepReport, TrainConfig, Watch, train
 from wsi_lmc.training.learner import Learner, build_schedule
 
 CPU = torch.device("cpu")
@@ -79,12 +79,12 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> list[TileStore]:
     return [_write_store(folder, name, _tissue(count, count)) for name, count in (("b", 21), ("a", 34))]
 
 
-def _interrupt_after(step: int, error: BaseException) -> Callable[[StepReport], None]:
+def _interrupt_after(step: int, error: BaseException) -> Watch:
     def on_step(report: StepReport) -> None:
         if report.step == step:
             raise error
 
-    return on_step
+    return Watch(on_step)
 
 
 def _rows(folder: Path) -> list[dict[str, Any]]:
@@ -124,7 +124,7 @@ def straight(stores: list[TileStore], tmp_path_factory: pytest.TempPathFactory) 
 
 def test_three_steps_and_three_resumed_equal_six(stores: list[TileStore], straight: Path, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        train(stores, tmp_path, CONFIG, on_step=_interrupt_after(3, KeyboardInterrupt()))
+        train(stores, tmp_path, CONFIG, watch=_interrupt_after(3, KeyboardInterrupt()))
     assert saved_steps(tmp_path) == [3, 2]
     assert not (tmp_path / "encoder").exists()
     torch.manual_seed(4242)  # nothing may depend on the global generator
@@ -137,7 +137,7 @@ def test_a_crash_goes_back_to_the_last_state_and_its_metrics(
     stores: list[TileStore], straight: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(OSError, match="crash"):
-        train(stores, tmp_path, CONFIG, on_step=_interrupt_after(5, OSError("crash")))
+        train(stores, tmp_path, CONFIG, watch=_interrupt_after(5, OSError("crash")))
     assert saved_steps(tmp_path) == [4, 2]
     assert [row["step"] for row in _rows(tmp_path)] == [0, 1, 2, 3, 4, 5]
     train(stores, tmp_path, CONFIG, start="resume")
@@ -148,12 +148,12 @@ _ALONE = """
 import sys
 from pathlib import Path
 from wsi_lmc.tilestore import TileStore
-from wsi_lmc.training import TrainConfig, train
+from wsi_lmc.training import TrainConfig, Watch, train
 
 stores = [TileStore.open(Path(path)) for path in sys.argv[3:]]
 config = TrainConfig(steps=30, batch=8, seed=11, device="cpu", architecture="vit-demo", log_every=1, evaluate_every=9,
                      checkpoint_every=4, held_out_share=0.2, prefetch=int(sys.argv[2]))
-train(stores, Path(sys.argv[1]), config, "resume", lambda report: print(report.step, flush=True))
+train(stores, Path(sys.argv[1]), config, "resume", Watch(lambda report: print(report.step, flush=True)))
 """
 
 
@@ -209,7 +209,7 @@ def test_a_damaged_state_is_passed_over_on_resuming(
     stores: list[TileStore], straight: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
-        train(stores, tmp_path, CONFIG, on_step=_interrupt_after(4, KeyboardInterrupt()))
+        train(stores, tmp_path, CONFIG, watch=_interrupt_after(4, KeyboardInterrupt()))
     path = state_path(tmp_path, 4)
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
@@ -218,6 +218,54 @@ def test_a_damaged_state_is_passed_over_on_resuming(
     assert result.damaged == ("state-4.pt",)
     assert "state-4.pt is damaged: going on from the older state of step 2" in caplog.text
     _assert_same_training(straight, tmp_path)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_resuming_is_exact_in_either_precision(
+    precision: Literal["float32", "bfloat16"], stores: list[TileStore], tmp_path: Path
+) -> None:
+    config = replace(CONFIG, precision=precision, steps=4, micro_batch=3)
+    train(stores, tmp_path / "straight", config)
+    with pytest.raises(KeyboardInterrupt):
+        train(stores, tmp_path / "cut", config, watch=_interrupt_after(2, KeyboardInterrupt()))
+    train(stores, tmp_path / "cut", config, start="resume")
+    _assert_same_training(tmp_path / "straight", tmp_path / "cut")
+
+
+def test_auto_is_bfloat16_where_the_processor_computes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for known, expected in (({"avx512_bf16": True}, "bfloat16"), ({"amx_bf16": True}, "bfloat16"), ({}, "float32")):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda known=known: known)
+        assert CONFIG.resolved(CPU).precision == expected
+        assert replace(CONFIG, precision="float32").resolved(CPU).precision == "float32"
+
+
+def test_a_training_never_changes_its_precision_unasked(
+    stores: list[TileStore], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    train(stores, tmp_path, replace(CONFIG, steps=1))
+    assert json.loads((tmp_path / "provenance.json").read_text())["config"]["precision"] == "bfloat16"
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    with pytest.raises(UsageError, match="setting precision was bfloat16, is float32"):
+        train(stores, tmp_path, replace(CONFIG, steps=1), start="resume")
+    train(stores, tmp_path, replace(CONFIG, steps=1, precision="bfloat16"), start="resume")
+
+
+def test_labels_of_held_out_slides_are_probed(stores: list[TileStore], tmp_path: Path) -> None:
+    more = [*stores, *(_write_store(tmp_path, name, _tissue(24, 7 + count)) for count, name in enumerate("cd"))]
+    slides = [SlideEntry(Path(store.slide_id), store.slide_id, label="xy"[store.slide_id > "b"]) for store in more]
+    config = replace(CONFIG, steps=1, held_out_share=0.3)
+    split = split_rows(sorted(more, key=lambda store: store.slide_id), 0.3, 2048, config.seed)
+    assert split.unit == "slides"
+    train(more, tmp_path / "few", config, watch=Watch(slides=slides))
+    assert "held_out_knn_balanced_accuracy" not in _rows(tmp_path / "few")[0], "one slide of a class at the most"
+    train(more, tmp_path / "known", replace(config, held_out_share=0.1), watch=Watch(slides=slides))
+    for row in _rows(tmp_path / "known"):
+        assert 0 <= row["held_out_knn_balanced_accuracy"] <= 1
+        assert row["held_out_majority_balanced_accuracy"] == 0.5
+    train(more, tmp_path / "unknown", replace(config, held_out_share=0.1))
+    weights = [(tmp_path / name / "encoder/model.safetensors").read_bytes() for name in ("known", "unknown")]
+    assert weights[0] == weights[1], "labels never train"
 
 
 def test_order_of_stores_and_reading_ahead_change_nothing(
@@ -237,7 +285,7 @@ def test_seed_changes_everything(stores: list[TileStore], straight: Path, tmp_pa
 
 def test_a_finished_training_resumes_to_itself(stores: list[TileStore], straight: Path) -> None:
     before = _rows(straight)
-    result = train(stores, straight, CONFIG, start="resume", on_step=_interrupt_after(1, AssertionError("no step")))
+    result = train(stores, straight, CONFIG, start="resume", watch=_interrupt_after(1, AssertionError("no step")))
     assert _rows(straight) == before
     assert (result.before["step"], result.after["step"]) == (0, 6)
 

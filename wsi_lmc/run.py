@@ -13,7 +13,7 @@ from wsi_lmc.cohort import SlideEntry
 from wsi_lmc.config import write_resolved
 from wsi_lmc.errors import UsageError
 from wsi_lmc.featurestore import FeatureStore
-from wsi_lmc.runfolder import add_slides, prepare_run, record, write_table
+from wsi_lmc.runfolder import add_slides, list_slides, prepare_run, record, write_table
 from wsi_lmc.steps.outcome import Outcome
 from wsi_lmc.steps.tile import TileConfig, TileTask, tile_slide
 from wsi_lmc.tilestore import TileStore
@@ -131,11 +131,19 @@ def _train(
     start: "Start",
     on_step: "Callable[[StepReport], None] | None" = None,
 ) -> "TrainResult":
-    from wsi_lmc.training import train
+    from wsi_lmc.training import Watch, train
 
-    result = train(open_stores(paths), out, config, start, on_step)
+    result = train(open_stores(paths), out, config, start, Watch(on_step, _entries_of(paths)))
     write_resolved(out, {"train": config})
     return result
+
+
+def _entries_of(stores: Sequence[Path]) -> list[SlideEntry]:
+    """What manifests of run folders say of the slides whose stores lie in them."""
+    names = {store.resolve() for store in stores}
+    runs = sorted({path.parent.parent for path in names if path.parent.name == "tiles"})
+    entries = [(run / "tiles" / f"{entry.slide_id}.zarr", entry) for run in runs for entry in list_slides(run)]
+    return [entry for path, entry in entries if path in names]
 
 
 def find_features(run_folder: Path) -> list[FeatureStore]:

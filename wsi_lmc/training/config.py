@@ -1,6 +1,6 @@
 """How an encoder is trained: one flat set of settings, the paper's values where the paper states them."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
 import torch
@@ -10,8 +10,8 @@ from wsi_lmc.encoder import Architecture
 from wsi_lmc.errors import UsageError
 from wsi_lmc.stain import SeparationConfig, ViewConfig
 
-MAY_CHANGE = frozenset({"device", "prefetch", "checkpoint_every", "keep"})
-"""Settings in which a resumed training may differ: none of them changes what is computed on one device."""
+MAY_CHANGE = frozenset({"device", "prefetch", "checkpoint_every", "keep", "micro_batch"})
+"""Settings in which a resumed training may differ: none of them changes more than the rounding of what is computed."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,10 @@ class TrainConfig:
 
     steps: Annotated[int, Doc("Optimiser steps; the learning-rate schedule is stretched over them.")] = 10_000
     batch: Annotated[int, Doc("Tiles (pairs of views) per step; the loss itself depends on this number.")] = 32
+    micro_batch: Annotated[
+        int,
+        Doc("Tiles in memory at a time, same loss, a third slower; 0: the batch, halved where memory is short."),
+    ] = 0
     seed: Annotated[int, Doc("Decides the initial weights, the order of tiles and all views.")] = 0
     device: Annotated[str, Doc("auto (CUDA where there is one), cpu, cuda or cuda:N.")] = "auto"
     architecture: Annotated[
@@ -50,7 +54,14 @@ class TrainConfig:
     prefetch: Annotated[int, Doc("Batches read ahead in threads; 0 reads when needed. Never changes a result.")] = 2
     precision: Annotated[
         Literal["auto", "float32", "bfloat16"],
-        Doc("Of the encoder's computation; auto: bfloat16 on CUDA, float32 on the CPU. Weights and loss: float32."),
+        Doc(
+            "Of the encoder's computation, weights and loss stay float32; auto: bfloat16 where the GPU, or the CPU "
+            "(avx512_bf16, amx_bf16), computes in it, else float32."
+        ),
+    ] = "auto"
+    compile_model: Annotated[
+        Literal["auto", "yes", "no"],
+        Doc("Compile the network, and use that where it proves equal; auto: on CUDA, from 2,000 steps on."),
     ] = "auto"
     compile_views: Annotated[
         Literal["auto", "yes", "no"],
@@ -75,9 +86,16 @@ class TrainConfig:
         """Whether views are to be compiled."""
         return self.compile_views == "yes" or (self.compile_views == "auto" and self.steps >= _WORTH_COMPILING)
 
-    def bfloat16_on(self, device: torch.device) -> bool:
-        """Whether the encoder computes in bfloat16 on ``device``."""
-        return self.precision == "bfloat16" or (self.precision == "auto" and device.type == "cuda")
+    def compiles_model_on(self, device: torch.device) -> bool:
+        """Whether the network is to be compiled."""
+        worth = device.type == "cuda" and self.steps >= _WORTH_COMPILING_MODEL
+        return self.compile_model == "yes" or (self.compile_model == "auto" and worth)
+
+    def resolved(self, device: torch.device) -> "TrainConfig":
+        """The same with the precision that is used on ``device``: what is recorded, and compared when resuming."""
+        if self.precision != "auto":
+            return self
+        return replace(self, precision="bfloat16" if computes_bfloat16(device) else "float32")
 
     @property
     def warmup_steps(self) -> int:
@@ -90,10 +108,20 @@ class TrainConfig:
         return round(self.anneal_share * self.steps)
 
 
+def computes_bfloat16(device: torch.device) -> bool:
+    """Whether ``device`` has instructions for bfloat16; elsewhere it is emulated, slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    known = getattr(torch.cpu, "get_capabilities", dict)()  # new in torch 2.11 or so
+    return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
+
+
 _WORTH_COMPILING = 500  # steps
+_WORTH_COMPILING_MODEL = 2000
 _LEAST = {
     "steps": 1,
     "batch": 2,
+    "micro_batch": 0,
     "seed": 0,
     "tiles_per_slide": 0,
     "held_out_tiles": 2,

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from wsi_lmc.encoder import resolve_device
 from wsi_lmc.errors import UsageError
@@ -41,11 +40,17 @@ class Group:
         """Sum over all processes, on each of them; gradients flow back to all of them."""
         return values if self.count == 1 else _Sum.apply(values)
 
-    def wrap(self, model: nn.Module) -> nn.Module:
-        """The model with gradients averaged over all processes."""
-        if self.count == 1:
-            return model
-        return DistributedDataParallel(model, [self.device] if self.device.type == "cuda" else None)
+    def agree_on(self, model: nn.Module) -> None:
+        """Give every process the first one's weights: those of one seed need not be the same on other machines."""
+        if self.count > 1:
+            for weight in model.state_dict().values():
+                dist.broadcast(weight, 0)
+
+    def average(self, gradient: Tensor) -> None:
+        """Put the mean over all processes in place of each one's ``gradient``."""
+        if self.count > 1:
+            dist.all_reduce(gradient)
+            gradient /= self.count
 
     def wait(self) -> None:
         """Until all processes are here."""

@@ -27,6 +27,7 @@ from wsi_lmc.batches import (
     split_rows,
 )
 from wsi_lmc.checkpoint import read_metrics
+from wsi_lmc.cohort import SlideEntry
 from wsi_lmc.encoder import (
     ENCODER_FOLDER,
     EncoderMetadata,
@@ -44,6 +45,7 @@ from wsi_lmc.training.config import TrainConfig
 from wsi_lmc.training.folder import PROVENANCE, Journal, Start, prepare_folder, resume
 from wsi_lmc.training.group import Group, joined
 from wsi_lmc.training.learner import Learner
+from wsi_lmc.training.probe import KnnProbe, probe_of
 
 _log = logging.getLogger(__name__)
 _COLLAPSED_RANK = 1.5
@@ -56,6 +58,18 @@ class StepReport:
     step: int
     steps: int
     metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Who watches a training, which changes nothing in it.
+
+    ``on_step`` is called after every step; a KeyboardInterrupt, from there or from a signal, saves a state and goes on
+    upwards. ``slides`` tells labels and patients of slides, for the probe on held-out tiles.
+    """
+
+    on_step: Callable[[StepReport], None] | None = None
+    slides: Sequence[SlideEntry] = ()
 
 
 @dataclass(frozen=True)
@@ -83,6 +97,7 @@ class _Cohort:
     stores: list[TileStore]
     stains: list[np.ndarray]
     split: Split
+    probe: KnnProbe | None
 
     def held_out(self, batch: int) -> Iterator[TileBatch]:
         """The held-out tiles in a fixed order, at most ``batch`` at a time."""
@@ -97,7 +112,7 @@ def train(
     out: Path,
     config: TrainConfig,
     start: Start = "new",
-    on_step: Callable[[StepReport], None] | None = None,
+    watch: Watch | None = None,
 ) -> TrainResult:
     """Train an encoder on the tiles of one site and write the checkpoint folder ``out``.
 
@@ -107,8 +122,7 @@ def train(
         config: how to train.
         start: "new" wants a folder without a training; "resume" goes on from the newest valid state, or begins where
             there is none; "overwrite" removes an earlier training first.
-        on_step: called after every step. A KeyboardInterrupt, from there or from a signal, saves a state and goes on
-            upwards.
+        watch: who hears of it, and what is known of the slides.
 
     Raises:
         UsageError: the folder, the cohort or the configuration does not fit; nothing was changed.
@@ -117,7 +131,7 @@ def train(
     """
     ordered = sorted(stores, key=lambda store: store.slide_id)
     with joined(config.device, config.batch) as group:
-        return _train_in(group, ordered, out, config, (start, on_step))
+        return _train_in(group, ordered, out, config, (start, watch or Watch()))
 
 
 def _train_in(
@@ -125,16 +139,16 @@ def _train_in(
     stores: list[TileStore],
     out: Path,
     config: TrainConfig,
-    how: tuple[Start, Callable[[StepReport], None] | None],
+    how: tuple[Start, Watch],
 ) -> TrainResult:
     """One process's part; a function of its own, so that nothing holds on to the group once it is left."""
-    start, on_step = how
+    start, watch = how
     check_compatible(stores)
     with _claimed(out, start, group):
         learner = Learner(config, stores[0].tile_px, group)
         damaged = resume(learner, out, stores)
-        cohort = _gather_cohort(stores, config, group.device)
-        _loop(learner, cohort, out, on_step)
+        cohort = _gather_cohort(stores, config, group.device, watch.slides)
+        _loop(learner, cohort, out, watch.on_step)
         sha256 = _publish_encoder(learner, cohort, out) if group.first else weights_sha256(learner.model)
         group.wait()
     rows = read_metrics(out)
@@ -167,7 +181,7 @@ def _loop(learner: Learner, cohort: _Cohort, out: Path, on_step: Callable[[StepR
         closing(batches.iterate(learner.step, config.steps)) as reader,
     ):
         if learner.step == 0 and group.first:
-            untrained = learner.evaluate(cohort.held_out(config.batch))
+            untrained = learner.evaluate(cohort.held_out(config.batch), cohort.probe)
             journal.write(untrained, {"seconds": time.monotonic() - began, "waiting_for_tiles": 0.0})
         try:
             for batch in reader:
@@ -176,7 +190,7 @@ def _loop(learner: Learner, cohort: _Cohort, out: Path, on_step: Callable[[StepR
                 logged = step == 1 or _due(step, config.log_every, config)
                 metrics = learner.learn(batch, describe=logged)
                 if _due(step, config.evaluate_every, config) and group.first:
-                    metrics |= learner.evaluate(cohort.held_out(config.batch))
+                    metrics |= learner.evaluate(cohort.held_out(config.batch), cohort.probe)
                     _warn_of_collapse(step, metrics)
                 if logged or "held_out_loss" in metrics:
                     seconds = time.monotonic() - began
@@ -196,13 +210,18 @@ def _due(step: int, every: int, config: TrainConfig) -> bool:
     return step % every == 0 or step == config.steps
 
 
-def _gather_cohort(stores: list[TileStore], config: TrainConfig, device: torch.device) -> _Cohort:
+def _gather_cohort(
+    stores: list[TileStore], config: TrainConfig, device: torch.device, slides: Sequence[SlideEntry]
+) -> _Cohort:
     split = split_rows(stores, config.held_out_share, config.held_out_tiles, config.seed)
     if split.unit != "slides":
         kept = "tiles of slides that are also trained on" if split.unit == "tiles" else "training tiles themselves"
         _log.warning("too few slides to hold one out: held-out metrics are of %s", kept)
     stains = [load_or_estimate(store, config.separation, device) for store in stores]
-    return _Cohort(stores, fill_untrusted(stains), split)
+    probe = probe_of(split.held_out, [store.slide_id for store in stores], slides)
+    if probe is None and any(entry.label for entry in slides):
+        _log.warning("no probe of labels: it needs held-out tiles of two classes, each of two patients")
+    return _Cohort(stores, fill_untrusted(stains), split, probe)
 
 
 def _warn_of_collapse(step: int, metrics: dict[str, float]) -> None:
