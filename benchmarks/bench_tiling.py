@@ -217,12 +217,9 @@ def measure(path: Path, out: Path, cores: int, rounds: int, rows: dict[str, Call
     if cores == 1:
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     reading = open_slide(path, options=ReadOptions("direct", threads=cores))
-    with (
-        tempfile.TemporaryDirectory(prefix="bench-", dir=out) as made,
-        Threads(cores) as threads,
-        reading as slide,
-    ):
-        folder = Path(made)
+    made = tempfile.TemporaryDirectory(prefix="bench-", dir=out)
+    with made as temporary, Threads(cores) as threads, reading as slide:
+        folder = Path(temporary)
         entry = SlideEntry(path, "slide")
         grid, half = (
             plan_tiles(TileTask(entry, folder, TileConfig(grid=GridConfig(tile_mpp=mpp))), slide)[0]
