@@ -117,7 +117,7 @@ class PeerRow:
         os.sync()
         ended = subprocess.run(command, capture_output=True, text=True, cwd=out)  # cuCIM leaves a log where it runs
         if ended.returncode:
-            raise SystemExit(f"{self.name}, {self.task} failed:\n{ended.stderr}")
+            raise SystemExit(f"{self.name}, {self.task} ended with {ended.returncode}:\n{ended.stderr}")
         found = json.loads(ended.stdout.splitlines()[-1])
         self.notes[:] = [found["versions"]]
         if (out / "pixels.npz").exists():
