@@ -113,12 +113,12 @@ class PeerRow:
         out.mkdir()
         origins = bench.grid.origins[:PEER_TILES]
         np.save(out / "origins.npy", origins)
-        script = Path(__file__).with_name("run_peer.py")
-        command = [self.python, script, self.name, self.task, bench.path, out, str(UM), str(bench.threads.count)]
+        script, slide = Path(__file__).absolute().with_name("run_peer.py"), bench.path.absolute()
+        command = [self.python.absolute(), script, self.name, self.task, slide, out, str(UM), str(bench.threads.count)]
         os.sync()
-        ended = subprocess.run(command, capture_output=True, text=True)
+        ended = subprocess.run(command, capture_output=True, text=True, cwd=out)  # cuCIM leaves a log where it runs
         if ended.returncode:
-            raise SystemExit(f"{self.name}, {self.task} failed:\n{ended.stderr}")
+            raise SystemExit(f"{self.name}, {self.task} ended with {ended.returncode}:\n{ended.stderr}")
         found = json.loads(ended.stdout.splitlines()[-1])
         self.notes[:] = [found["versions"]]
         if (out / "pixels.npz").exists():
@@ -216,8 +216,9 @@ def measure(path: Path, out: Path, cores: int, rounds: int, rows: dict[str, Call
     if cores == 1:
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     reading = open_slide(path, options=ReadOptions("direct", threads=cores))
-    with tempfile.TemporaryDirectory(prefix="bench-", dir=out) as made, Threads(cores) as threads, reading as slide:
-        folder = Path(made)
+    made = tempfile.TemporaryDirectory(prefix="bench-", dir=out)
+    with made as temporary, Threads(cores) as threads, reading as slide:
+        folder = Path(temporary)
         entry = SlideEntry(path, "slide")
         grid, half = (
             plan_tiles(TileTask(entry, folder, TileConfig(grid=GridConfig(tile_mpp=mpp))), slide)[0]
@@ -290,7 +291,7 @@ def main() -> None:
         tasks = [*PEERS[name].read, *PEERS[name].tile]
         rows |= {f"{name}, {task}": PeerRow(name, task, Path(python)) for task in tasks}
     rows = {name: row for name, row in rows.items() if name in BASE or re.search(given.only, name)}
-    measure(given.slide, given.out or given.slide.parent, given.cores, given.rounds, rows)
+    measure(given.slide, (given.out or given.slide.parent).absolute(), given.cores, given.rounds, rows)
 
 
 if __name__ == "__main__":
