@@ -201,8 +201,11 @@ def compare(batch: int, given: argparse.Namespace, folder: Path) -> None:
     for name, found in seconds.items():
         limited = seconds.get(f"forward + backward alone, {name.rsplit(' ', 1)[-1]}")
         ratio = f"{limited / found:13.2f}" if limited else f"{'':13}"
-        print(f"{name:40}{batch / found:9.1f} {ratio} {GFLOP_A_PAIR * batch / found / 1000:9.2f}")
-    own = seconds[f"this step, {default}"] if default in given.precision else min(seconds.values())
+        speed = f"{GFLOP_A_PAIR * batch / found / 1000:9.2f}" if "views" not in name else ""
+        print(f"{name:40}{batch / found:9.1f} {ratio} {speed}")
+    own = seconds.get(f"this step, {default}")
+    if own is None:  # neither its share of views nor a comparison by default can be told
+        return
     print(f"making views: {seconds['making views alone'] / own:.1%} of this step in {default}")
     if waited:
         reading = seconds[f"this step, reading tiles, {default}"]
@@ -212,7 +215,9 @@ def compare(batch: int, given: argparse.Namespace, folder: Path) -> None:
     if given.peers:
         peer = {precision: seconds[f"torchstain + lightly, {precision}"] for precision in given.precision}
         same = ", ".join(f"{peer[name] / seconds[f'this step, {name}']:.2f} in {name}" for name in peer)
-        print(f"this step to torchstain + lightly: {same}; default to default {peer['float32'] / own:.2f}")
+        print(f"this step to torchstain + lightly: {same}")
+        if "float32" in peer:
+            print(f"default to default: {peer['float32'] / own:.2f}")
 
 
 def main() -> None:
