@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from wsi_lmc.errors import UsageError
-from wsi_lmc.publish import LOCKS, TEMPORARY, exclusive, prepare_output, publish_text, publishing
+from wsi_lmc.publish import LOCKS, TEMPORARY, exclusive, holders, prepare_output, publish_text, publishing, working
 
 
 def start(code: str, *arguments: Path | str) -> subprocess.Popen[str]:
@@ -251,3 +251,28 @@ def test_a_read_only_folder_is_a_usage_error(tmp_path: Path) -> None:
             prepare_output(tmp_path)
     finally:
         tmp_path.chmod(0o700)
+
+
+def test_who_holds_a_lock_can_be_seen_and_whether_it_still_lives(tmp_path: Path) -> None:
+    assert holders(tmp_path) == []
+    process = start(
+        HOLDER.replace("exclusive(", "working(").replace("exclusive", "working").replace("assert held", "pass"),
+        tmp_path,
+    )
+    try:
+        (holder,) = holders(tmp_path)
+        assert (holder.name, holder.pid, holder.alive) == ("tile-a", process.pid, True)
+        assert holder.of("tile").name == "a"
+    finally:
+        kill(process)
+    assert [holder.alive for holder in holders(tmp_path)] == [False]
+    with working(tmp_path, "tile-a"):
+        assert [holder.pid for holder in holders(tmp_path)] == [os.getpid()]
+    assert holders(tmp_path) == []
+
+
+def test_a_note_from_elsewhere_or_half_written_is_no_trouble(tmp_path: Path) -> None:
+    (tmp_path / ".working").mkdir()
+    (tmp_path / ".working" / "tile-a.json").write_text('{"host": "another machine", "pid": 1}')
+    (tmp_path / ".working" / "tile-b.json").write_text("")
+    assert [(holder.name, holder.alive) for holder in holders(tmp_path)] == [("tile-a", None)]

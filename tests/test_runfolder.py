@@ -7,7 +7,7 @@ import pytest
 
 from wsi_lmc.cohort import SlideEntry
 from wsi_lmc.errors import UsageError
-from wsi_lmc.runfolder import add_slides, list_slides, outcomes, prepare_run, record, write_table
+from wsi_lmc.runfolder import add_slides, list_slides, outcomes, plan, planned_slides, prepare_run, record, write_table
 from wsi_lmc.steps.outcome import Outcome
 
 
@@ -74,3 +74,21 @@ def test_an_output_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("")
     with pytest.raises(UsageError, match="cannot write"):
         prepare_run(tmp_path / "out")
+
+
+def test_plans_add_up_and_the_same_cohort_is_one(tmp_path: Path) -> None:
+    assert planned_slides(tmp_path, "tile") == set()
+    plan(tmp_path, "tile", ["b", "a"])
+    plan(tmp_path, "tile", ["a", "b"])
+    assert len(list((tmp_path / "records" / "planned").iterdir())) == 1
+    plan(tmp_path, "tile", ["c"])
+    plan(tmp_path, "embed", ["a"])
+    assert planned_slides(tmp_path, "tile") == {"a", "b", "c"}
+    assert planned_slides(tmp_path, "embed") == {"a"}
+
+
+def test_a_folder_without_plans_has_those_of_its_manifest(tmp_path: Path) -> None:
+    add_slides(tmp_path, [SlideEntry(tmp_path / "b.svs", "b"), SlideEntry(tmp_path / "a.svs", "a")])
+    record(tmp_path, Outcome("b", "tile", "done", tiles=5))
+    assert planned_slides(tmp_path, "tile") == {"a", "b"}
+    assert planned_slides(tmp_path, "embed") == set()

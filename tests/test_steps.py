@@ -54,12 +54,13 @@ def test_a_slide_is_cut_once(entry: SlideEntry, tmp_path: Path) -> None:
     again = tile_slide(task)
     assert (again.fresh, again.tiles, again.mpp) == (False, first.tiles, first.mpp)
     assert _digest(tmp_path / "run") == before
-    assert {path.name for path in (tmp_path / "run").iterdir()} - {".locks", ".tmp"} == {
+    assert {path.name for path in (tmp_path / "run").iterdir()} - {".locks", ".tmp", ".working"} == {
         "tiles",
         "contours",
         "overviews",
     }
     assert list((tmp_path / "run" / ".tmp").iterdir()) == []
+    assert list((tmp_path / "run" / ".working").iterdir()) == []
 
 
 def test_the_same_slide_gives_the_same_bytes(entry: SlideEntry, tmp_path: Path) -> None:

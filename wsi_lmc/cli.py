@@ -17,6 +17,7 @@ COMMANDS = {
     "tile": "Find tissue and cut calibrated tiles: slides in, tile stores out.",
     "train": "Train a stain-invariant encoder on one site's tiles (LMC).",
     "embed": "Turn tile stores or slides into features with a frozen encoder.",
+    "status": "Say how far a run is, from any shell: counts, pace, time left, failures.",
     "export": "Write features as TRIDENT or CLAM read them.",
     "push": "Publish an encoder on the Hugging Face Hub, after asking.",
     "demo": "Run everything on synthetic slides of two sites, or on yours.",

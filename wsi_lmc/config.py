@@ -16,7 +16,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from wsi_lmc.errors import UsageError
 from wsi_lmc.provenance import created_by, fingerprint, to_json
-from wsi_lmc.publish import publish_text
+from wsi_lmc.publish import exclusive, publish_text
 
 SECTIONS = ("tile", "train", "embed")
 RUN_FILE = "run.yaml"
@@ -96,11 +96,12 @@ def flat_settings(config: Any) -> dict[str, object]:  # noqa: ANN401  any of the
 def write_resolved(folder: Path, configs: Mapping[str, object]) -> None:
     """Record stages' resolved settings in the folder's ``run.yaml``, keeping the other stages' sections."""
     path = folder / RUN_FILE
-    sections: dict[str, Any] = dict(read_config(path)) if path.is_file() else {}
-    sections |= {name: flat_settings(config) for name, config in configs.items()}
-    ordered = {name: sections[name] for name in SECTIONS if name in sections}
-    document = ordered | {"created_by": created_by(), "fingerprint": fingerprint(ordered)}
-    publish_text(folder, path, yaml.safe_dump(document, sort_keys=False))
+    with exclusive(folder, RUN_FILE):
+        sections: dict[str, Any] = dict(read_config(path)) if path.is_file() else {}
+        sections |= {name: flat_settings(config) for name, config in configs.items()}
+        ordered = {name: sections[name] for name in SECTIONS if name in sections}
+        document = ordered | {"created_by": created_by(), "fingerprint": fingerprint(ordered)}
+        publish_text(folder, path, yaml.safe_dump(document, sort_keys=False))
 
 
 class _StrictLoader(yaml.SafeLoader):

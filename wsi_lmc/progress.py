@@ -1,11 +1,17 @@
-"""How far a run is: a bar on a terminal, a plain line every 30 seconds elsewhere (SLURM logs); on standard error."""
+"""What a running command shows: a bar on a terminal, a plain line every 30 seconds elsewhere (SLURM logs).
+
+On standard error; the numbers are those of :mod:`wsi_lmc.status`.
+"""
 
 import sys
 import time
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from wsi_lmc.status import Tally
+from wsi_lmc.steps.outcome import Outcome
 
 LINE_EVERY_S = 30.0
 
@@ -15,31 +21,30 @@ class ProgressReport:
 
     def __init__(self, what: str, total: int, quiet: bool = False, every_s: float = LINE_EVERY_S) -> None:
         self._what, self._total, self._quiet, self._every_s = what, total, quiet, every_s
-        self._done, self._began, self._last = 0, time.monotonic(), time.monotonic()
+        self._tally = Tally(what, total)
+        self._before = self._last = time.monotonic()
         self._bar: Progress | None = None
 
     def __enter__(self) -> "ProgressReport":
         if not self._quiet and sys.stderr.isatty():
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-            self._bar = Progress(*columns, TextColumn("{task.fields[note]}"), console=Console(stderr=True))
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+            notes = (TextColumn("{task.fields[left]}"), TextColumn("{task.fields[note]}"))
+            self._bar = Progress(*columns, *notes, console=Console(stderr=True))
             self._bar.start()
-            self._task = self._bar.add_task(self._what, total=self._total, note="")
+            self._task = self._bar.add_task(self._what, total=self._total, left="", note="")
         return self
 
-    def advance(self, note: str = "") -> None:
-        """One unit is done; ``note`` says something about it."""
-        self.reach(self._done + 1, note)
+    def add(self, outcome: Outcome) -> None:
+        """A slide has come out."""
+        self._tally.add(outcome, time.monotonic())
+        self._show(f"{outcome.slide_id} {outcome.state}")
 
     def reach(self, done: int, note: str = "") -> None:
-        """``done`` units in all are done."""
-        self._done = done
-        if self._bar is not None:
-            self._bar.update(self._task, completed=self._done, note=note)
-            return
+        """``done`` units in all are done; ``note`` says something about the last."""
         now = time.monotonic()
-        if not self._quiet and now - self._last >= self._every_s and self._done < self._total:
-            self._last = now
-            self.line(f"{self._what}: {self._done} of {self._total}, {self._remaining(now)}{', ' * bool(note)}{note}")
+        self._tally.reach(done, self._before, now)
+        self._before = now
+        self._show(note)
 
     def line(self, text: str) -> None:
         """A line of its own, which stays on the screen."""
@@ -50,9 +55,16 @@ class ProgressReport:
         else:
             print(text, file=sys.stderr, flush=True)
 
-    def _remaining(self, now: float) -> str:
-        left = (now - self._began) / self._done * (self._total - self._done)
-        return f"about {left / 60:.0f} min left" if left > 90 else f"about {left:.0f} s left"
+    def _show(self, note: str) -> None:
+        now = time.monotonic()
+        if self._bar is not None:
+            standing = self._tally.standing(now)
+            self._bar.update(self._task, completed=standing.ended, left=standing.remaining(), note=note)
+        elif not self._quiet and now - self._last >= self._every_s:
+            standing = self._tally.standing(now)
+            if standing.left:
+                self._last = now
+                self.line(f"{standing.line()}{', ' * bool(note)}{note}")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

@@ -4,19 +4,24 @@ A result is written under ``OUT/.tmp/<uuid>/``, flushed, and renamed into place 
 before "is it done?" is asked, so that two processes on one output never do the same slide.
 """
 
+import json
 import os
 import shutil
+import socket
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import psutil
 from filelock import FileLock, Timeout
 
 from wsi_lmc.errors import UsageError
 
 TEMPORARY = ".tmp"
 LOCKS = ".locks"
+WORKING = ".working"
 
 
 @contextmanager
@@ -62,6 +67,52 @@ def exclusive(run_folder: Path, name: str, wait_s: float = -1.0) -> Iterator[boo
         yield True
     finally:
         lock.release()
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who works on ``name``, since when (seconds since 1970); ``alive`` is None where that cannot be told from here."""
+
+    name: str
+    host: str
+    pid: int
+    since: float
+    alive: bool | None
+
+    def of(self, stage: str) -> "Holder":
+        """The same, named by the slide alone."""
+        return replace(self, name=self.name.removeprefix(f"{stage}-"))
+
+
+@contextmanager
+def working(run_folder: Path, name: str) -> Iterator[None]:
+    """Hold the lock ``name``, with a note of who does, for those who only want to look.
+
+    A killed process leaves its note behind; the next who works on ``name`` replaces it.
+    """
+    with exclusive(run_folder, name):
+        note = run_folder / WORKING / f"{name}.json"
+        note.parent.mkdir(exist_ok=True)
+        note.write_text(json.dumps({"host": socket.gethostname(), "pid": os.getpid()}), encoding="utf-8")
+        try:
+            yield
+        finally:
+            note.unlink(missing_ok=True)
+
+
+def holders(run_folder: Path) -> list[Holder]:
+    """Who works on what in a run, by name; reads the notes alone, and leaves the locks in peace."""
+    found: list[Holder] = []
+    for note in sorted((run_folder / WORKING).glob("*.json")):
+        try:
+            since = note.stat().st_mtime
+            said = json.loads(note.read_text(encoding="utf-8"))
+        except (FileNotFoundError, json.JSONDecodeError):
+            continue  # just ended, or just begun
+        here = said["host"] == socket.gethostname()
+        alive = psutil.pid_exists(said["pid"]) if here else None
+        found.append(Holder(note.stem, said["host"], said["pid"], since, alive))
+    return found
 
 
 def prepare_output(folder: Path) -> None:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 from wsi_lmc.cluster import Executor
 from wsi_lmc.cohort import SlideEntry
 from wsi_lmc.config import write_resolved
+from wsi_lmc.division import WHOLE, Shard
 from wsi_lmc.errors import UsageError
 from wsi_lmc.featurestore import FeatureStore
-from wsi_lmc.runfolder import add_slides, list_slides, prepare_run, record, write_table
+from wsi_lmc.runfolder import add_slides, list_slides, plan, prepare_run, record, write_table
 from wsi_lmc.steps.outcome import Outcome
 from wsi_lmc.steps.tile import TileConfig, TileTask, tile_slide
 from wsi_lmc.tilestore import TileStore
@@ -33,16 +34,22 @@ def _ignore(outcome: Outcome) -> None:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How a stage is run: ``mask`` is a GeoJSON or a folder of ``<slide_id>.geojson``; ``on_outcome`` hears of each."""
+    """How a stage is run: ``mask`` is a GeoJSON or a folder of ``<slide_id>.geojson``; ``on_outcome`` hears of each.
+
+    Only ``shard`` of the cohort is done; ids, masks and the manifest are always those of the whole.
+    """
 
     executor: Executor
     mask: Path | None = None
     overwrite: bool = False
     on_outcome: OnOutcome = _ignore
+    shard: Shard = WHOLE
 
 
 def tile_cohort(slides: Sequence[SlideEntry], out: Path, config: TileConfig, options: RunOptions) -> list[Outcome]:
-    """Tile slides into the run folder ``out``; one outcome a slide, in the order of ``slides``.
+    """Tile slides into the run folder ``out``; one outcome a slide of the shard, in the order of ``slides``.
+
+    A shard of several has the order of their ids.
 
     Raises:
         UsageError: the folder or the mask does not fit; nothing was started.
@@ -51,7 +58,9 @@ def tile_cohort(slides: Sequence[SlideEntry], out: Path, config: TileConfig, opt
     prepare_run(out)
     add_slides(out, slides)
     write_resolved(out, {"tile": config})
-    tasks = [TileTask(entry, out, config, masks.get(entry.slide_id), options.overwrite) for entry in slides]
+    plan(out, "tile", (entry.slide_id for entry in slides))
+    own = options.shard.take(slides, lambda entry: entry.slide_id)
+    tasks = [TileTask(entry, out, config, masks.get(entry.slide_id), options.overwrite) for entry in own]
     return _collect(options.executor.run(tile_slide, tasks), out, [task.slide_id for task in tasks], options.on_outcome)
 
 
@@ -71,7 +80,7 @@ def embed_cohort(
     config: "EmbedConfig",
     options: RunOptions,
 ) -> list[Outcome]:
-    """Embed tile stores and slides into the run folder ``out``; one outcome a slide.
+    """Embed tile stores and slides into the run folder ``out``; one outcome a slide of the shard.
 
     Raises:
         UsageError: folder, encoder or device does not fit, or an id occurs twice; nothing was started.
@@ -94,12 +103,13 @@ def embed_cohort(
     prepare_run(out)
     add_slides(out, inputs.slides)
     write_resolved(out, {"embed": config} | ({"tile": inputs.tile} if inputs.slides else {}))
+    plan(out, "embed", sources)
+    own = options.shard.take(list(sources), str)
     tasks = [
-        EmbedTask(slide_id, source, out, encoder, sha256, config, options.overwrite)
-        for slide_id, source in sources.items()
+        EmbedTask(slide_id, sources[slide_id], out, encoder, sha256, config, options.overwrite) for slide_id in own
     ]
     found = options.executor.run(embed_slide, tasks, on_gpu=True)
-    return _collect(found, out, list(sources), options.on_outcome)
+    return _collect(found, out, own, options.on_outcome)
 
 
 def train_cohort(

@@ -2,10 +2,11 @@
 
 Every slide has one record per stage (``records/<stage>/<slide_id>.json``), published as soon as it is known, so a
 killed run has lost nothing. ``slides.csv`` is derived from the records, and ``manifest.csv`` keeps every slide's path
-and labels under its safe id.
+and labels under its safe id. ``records/planned/`` holds which slides a stage was asked for, a file per cohort.
 """
 
 import csv
+import hashlib
 import io
 import json
 from collections.abc import Iterable, Sequence
@@ -19,6 +20,7 @@ from wsi_lmc.steps.outcome import Outcome, Stage
 
 DEFAULT = Path("wsi-lmc-run")
 SLIDES, MANIFEST, RECORDS, LOGS = "slides.csv", "manifest.csv", "records", "logs"
+PLANNED = "planned"
 STAGES: tuple[Stage, ...] = ("tile", "embed")
 _COLUMNS = (
     "slide_id", "stage", "state", "code", "reason", "remedy", "tiles", "mpp", "mpp_source", "seconds",
@@ -56,10 +58,29 @@ def list_slides(out: Path) -> list[SlideEntry]:
     return read_manifest(path) if path.is_file() else []
 
 
+def plan(out: Path, stage: Stage, slide_ids: Iterable[str]) -> None:
+    """Note which slides a stage is asked for: all of the cohort, whichever share of it this process does.
+
+    A cohort's file is named by its content, so processes that write at the same time need no lock.
+    """
+    text = json.dumps(sorted(slide_ids), indent=0) + "\n"
+    path = out / RECORDS / PLANNED / f"{stage}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
+    if not path.is_file():
+        publish_text(out, path, text)
+
+
+def planned_slides(out: Path, stage: Stage) -> set[str]:
+    """Ids of every slide that a stage was ever asked for; of a folder older than plans, those of its manifest."""
+    plans = list((out / RECORDS / PLANNED).glob(f"{stage}-*.json"))
+    if not plans and stage == "tile" and (out / RECORDS / stage).is_dir():
+        return {entry.slide_id for entry in list_slides(out)}
+    return {slide_id for path in plans for slide_id in json.loads(path.read_text(encoding="utf-8"))}
+
+
 def record(out: Path, outcome: Outcome) -> None:
     """Publish how a slide came out of a stage; a result that was there already keeps the record of its making."""
     path = _record_path(out, outcome.stage, outcome.slide_id)
-    earlier = _read(path) if not outcome.fresh else None
+    earlier = read_record(path) if not outcome.fresh else None
     if earlier is not None and earlier.state == outcome.state:
         return
     publish_text(out, path, json.dumps(asdict(outcome), indent=1) + "\n")
@@ -69,7 +90,7 @@ def record(out: Path, outcome: Outcome) -> None:
 
 def outcomes(out: Path, stage: Stage) -> list[Outcome]:
     """Every record of a stage, by slide id."""
-    found = [_read(path) for path in sorted((out / RECORDS / stage).glob("*.json"))]
+    found = [read_record(path) for path in sorted((out / RECORDS / stage).glob("*.json"))]
     return [outcome for outcome in found if outcome is not None]
 
 
@@ -94,7 +115,7 @@ def _record_path(out: Path, stage: Stage, slide_id: str) -> Path:
     return out / RECORDS / stage / f"{slide_id}.json"
 
 
-def _read(path: Path) -> Outcome | None:
+def read_record(path: Path) -> Outcome | None:
     """A record; None where there is none, or one that another version wrote."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))

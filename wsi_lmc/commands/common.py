@@ -26,6 +26,14 @@ Scheduler = Annotated[str | None, typer.Option(help="Address of a running dask s
 Insecure = Annotated[bool, typer.Option("--insecure-scheduler", help="Allow a remote scheduler without TLS.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Make results anew that differ from what is asked for.")]
 Mask = Annotated[Path | None, typer.Option(help="Tissue outline to use: a GeoJSON, or a folder of <slide_id>.geojson.")]
+ShardText = Annotated[
+    str | None,
+    typer.Option(
+        "--shard",
+        metavar="i/n",
+        help="Do only the i-th (from 1) of n shares of the slides, for array jobs; auto asks SLURM.",
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 
 
@@ -91,11 +99,6 @@ def executor_for(tasks: int, workers: int | None, scheduler: str | None, insecur
     return make_executor(wanted, scheduler, insecure)
 
 
-def note_of(outcome: Outcome) -> str:
-    """An outcome in a few words, for the progress bar."""
-    return f"{outcome.slide_id} {outcome.state}"
-
-
 def close(outcomes: Sequence[Outcome], out: Path, following: str) -> None:
     """Say how the slides came out, name the next command, and leave with 1 where some failed."""
     failed = [outcome for outcome in outcomes if outcome.state == "failed"]
@@ -103,7 +106,7 @@ def close(outcomes: Sequence[Outcome], out: Path, following: str) -> None:
         typer.echo(f"{outcome.slide_id}: {outcome.code}: {outcome.reason}. {outcome.remedy}", err=True)
     states = Counter(outcome.state for outcome in outcomes)
     before = sum(not outcome.fresh for outcome in outcomes)
-    counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
+    counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items())) or "no slides in this share"
     typer.echo(
         f"{counts}{f' ({before} before)' if before else ''}; {sum(o.tiles for o in outcomes)} tiles; see {out / SLIDES}"
     )

@@ -1,5 +1,6 @@
 """``wsi-lmc embed``: tile stores, or slides, to features."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -15,13 +16,14 @@ from wsi_lmc.commands.common import (
     Overwrite,
     Quiet,
     Scheduler,
+    ShardText,
     Workers,
     close,
     executor_for,
-    note_of,
     resolve,
     with_settings,
 )  # fmt: skip
+from wsi_lmc.division import WHOLE, parse_shard
 from wsi_lmc.embedding import EmbedConfig
 from wsi_lmc.errors import UsageError
 from wsi_lmc.progress import ProgressReport
@@ -46,6 +48,7 @@ def command(
     config: ConfigFile = None,
     mask: Mask = None,
     overwrite: Overwrite = False,
+    shard: ShardText = None,
     workers: Workers = None,
     scheduler: Scheduler = None,
     insecure: Insecure = False,
@@ -57,6 +60,7 @@ def command(
     these only). Writes OUT/features/<slide_id>.zarr and slides.csv. Exit code 1 if any slide failed.
     """
     spec = _encoder(ckpt, encoder)
+    share = parse_shard(shard, os.environ)
     settings = _absolute(resolve("embed", EmbedConfig, config, given))
     named = inputs or [str(DEFAULT)]
     stores = find_stores([Path(text) for text in named if holds_stores(Path(text))])
@@ -64,15 +68,16 @@ def command(
     entries = find_slides(slides) if slides else []
     prepare_run(output, slides)
     what = EmbedInputs(stores, entries, resolve("tile", TileConfig, config, given))
-    total = len(stores) + len(entries)
+    total = share.size(len(stores) + len(entries))
     with (
         executor_for(total, workers, scheduler, insecure) as executor,
         ProgressReport("embed", total, quiet) as progress,
     ):
-        options = RunOptions(executor, mask, overwrite, lambda outcome: progress.advance(note_of(outcome)))
+        options = RunOptions(executor, mask, overwrite, progress.add, share)
         outcomes = embed_cohort(what, spec, output, settings, options)
     where = "" if output == DEFAULT else f" {output}"
-    close(outcomes, output, f"wsi-lmc export{where} --to trident -o DIR")
+    following = f"wsi-lmc export{where} --to trident -o DIR"
+    close(outcomes, output, following if share == WHOLE else f"wsi-lmc status {output}")
 
 
 def _absolute(settings: EmbedConfig) -> EmbedConfig:

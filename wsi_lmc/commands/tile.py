@@ -1,5 +1,6 @@
 """``wsi-lmc tile``: slides to tile stores."""
 
+import os
 from typing import Annotated
 
 import typer
@@ -13,13 +14,14 @@ from wsi_lmc.commands.common import (
     Overwrite,
     Quiet,
     Scheduler,
+    ShardText,
     Workers,
     close,
     executor_for,
-    note_of,
     resolve,
     with_settings,
 )  # fmt: skip
+from wsi_lmc.division import WHOLE, parse_shard
 from wsi_lmc.progress import ProgressReport
 from wsi_lmc.run import CHECKPOINT, RunOptions, tile_cohort
 from wsi_lmc.runfolder import DEFAULT, prepare_run
@@ -34,6 +36,7 @@ def command(
     config: ConfigFile = None,
     mask: Mask = None,
     overwrite: Overwrite = False,
+    shard: ShardText = None,
     workers: Workers = None,
     scheduler: Scheduler = None,
     insecure: Insecure = False,
@@ -45,13 +48,16 @@ def command(
     outcome. Running it again does only what is missing. Exit code 1 if any slide failed.
     """
     settings = resolve("tile", TileConfig, config, given)
+    share = parse_shard(shard, os.environ)
     entries = find_slides(slides)
+    total = share.size(len(entries))
     prepare_run(output, slides)
     with (
-        executor_for(len(entries), workers, scheduler, insecure) as executor,
-        ProgressReport("tile", len(entries), quiet) as progress,
+        executor_for(total, workers, scheduler, insecure) as executor,
+        ProgressReport("tile", total, quiet) as progress,
     ):
-        options = RunOptions(executor, mask, overwrite, lambda outcome: progress.advance(note_of(outcome)))
+        options = RunOptions(executor, mask, overwrite, progress.add, share)
         outcomes = tile_cohort(entries, output, settings, options)
     train = "wsi-lmc train" if output == DEFAULT else f"wsi-lmc train {output} -o {output / CHECKPOINT}"
-    close(outcomes, output, f"look at {output / 'overviews'}, then: {train}")
+    following = f"look at {output / 'overviews'}, then: {train}"
+    close(outcomes, output, following if share == WHOLE else f"wsi-lmc status {output}")

@@ -15,7 +15,7 @@ from wsi_lmc.featurestore import FeatureStore, write_features
 from wsi_lmc.normalisers import Normaliser, load_normaliser, normaliser_fingerprint
 from wsi_lmc.pooling import pooled
 from wsi_lmc.provenance import fingerprint
-from wsi_lmc.publish import exclusive, publishing
+from wsi_lmc.publish import publishing, working
 from wsi_lmc.slide import check_file
 from wsi_lmc.steps.outcome import Outcome, Stage, still_valid, succeeded
 from wsi_lmc.steps.tile import TileTask, open_task_slide, plan_tiles, refuse_duplicate, tile_identity
@@ -60,7 +60,7 @@ def embed_slide(task: EmbedTask) -> Outcome:
     """
     began = time.monotonic()
     final = task.out / "features" / f"{task.slide_id}.zarr"
-    with exclusive(task.out, f"embed-{task.slide_id}"):
+    with working(task.out, f"embed-{task.slide_id}"):
         identity = _identity(task)
         finished = _finished(final, identity, task.overwrite)
         if finished is not None:

@@ -1,10 +1,12 @@
 """How one slide came out of one stage, and when an earlier result still counts."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from wsi_lmc.errors import SlideError
-from wsi_lmc.zarrio import Attributes
+
+if TYPE_CHECKING:
+    from wsi_lmc.zarrio import Attributes  # whoever only reads records needs no zarr
 
 State = Literal["done", "empty", "failed", "skipped"]
 Stage = Literal["tile", "embed"]
@@ -46,7 +48,7 @@ def succeeded(slide_id: str, stage: Stage, slide: dict[str, Any], tiles: int) ->
     )
 
 
-def still_valid(name: str, found: Attributes, wanted: Attributes, overwrite: bool) -> bool:
+def still_valid(name: str, found: "Attributes", wanted: "Attributes", overwrite: bool) -> bool:
     """Whether a published result is what would be made now: True; False to make it anew.
 
     Args:

@@ -15,7 +15,7 @@ from wsi_lmc.errors import SlideError, StoreError
 from wsi_lmc.grid import GridConfig, TileGrid, place_tiles
 from wsi_lmc.overview import draw_overview, write_jpeg
 from wsi_lmc.provenance import file_fingerprint, fingerprint, to_json
-from wsi_lmc.publish import exclusive, publish_text, publishing
+from wsi_lmc.publish import publish_text, publishing, working
 from wsi_lmc.slide import (
     GivenMpp,
     Overview,
@@ -85,7 +85,7 @@ def tile_slide(task: TileTask) -> Outcome:
     began = time.monotonic()
     refuse_duplicate(task.entry)
     final = task.out / "tiles" / f"{task.slide_id}.zarr"
-    with exclusive(task.out, f"tile-{task.slide_id}"):
+    with working(task.out, f"tile-{task.slide_id}"):
         check_file(task.entry.path)
         identity = tile_identity(task)
         finished = _finished(final, identity, task.overwrite)
