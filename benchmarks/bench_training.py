@@ -177,7 +177,7 @@ def measure(rows: dict[str, Step], device: torch.device, rounds: int) -> dict[st
     return {name: statistics.median(found) for name, found in seconds.items()}
 
 
-def compare(batch: int, given: argparse.Namespace, folder: Path) -> None:
+def compare(batch: int, given: argparse.Namespace, folder: Path) -> None:  # noqa: C901  one table
     """Print the table of one batch size."""
     device: torch.device = resolve_device(given.device)
     default = TrainConfig().resolved(device).precision
