@@ -41,6 +41,7 @@ PX = 256
 GFLOP_A_PAIR = 20.5  # forward and backward of two views through ViT-Tiny at 256 px
 Step = Callable[[], object]
 Precision = Literal["float32", "bfloat16"]
+PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
 
 
 def tissue(count: int) -> torch.Tensor:
@@ -180,14 +181,14 @@ def compare(batch: int, given: argparse.Namespace, folder: Path) -> None:
     tiles = cut(images, batch) if images else tissue(batch)
     rows: dict[str, Step] = {}
     waited: list[float] = []
-    for precision in given.precision:
+    for precision in PRECISIONS:
         rows[f"forward + backward alone, {precision}"] = limit(tiles, device, precision)
         rows[f"this step, {precision}"] = ours(tiles, device, precision)
     if images:
         rows[f"this step, reading tiles, {default}"], waited = ours_reading(images, batch, device, folder)
     rows["making views alone"] = views_alone(tiles, device)
     if given.peers:
-        for precision in given.precision:
+        for precision in PRECISIONS:
             rows[f"torchstain + lightly, {precision}"] = assembled(tiles, device, precision, given.peers)
     seconds = measure(rows, device, given.rounds)
     source = f"tiles of {given.tiles.name}" if images else "synthetic tissue"
@@ -196,8 +197,9 @@ def compare(batch: int, given: argparse.Namespace, folder: Path) -> None:
     for name, found in seconds.items():
         limited = seconds.get(f"forward + backward alone, {name.rsplit(' ', 1)[-1]}")
         ratio = f"{limited / found:13.2f}" if limited else f"{'':13}"
-        print(f"{name:40}{batch / found:9.1f} {ratio} {GFLOP_A_PAIR * batch / found / 1000:9.2f}")
-    own = seconds[f"this step, {default}"] if default in given.precision else min(seconds.values())
+        speed = f"{GFLOP_A_PAIR * batch / found / 1000:9.2f}" if "views" not in name else ""
+        print(f"{name:40}{batch / found:9.1f} {ratio} {speed}")
+    own = seconds[f"this step, {default}"]
     print(f"making views: {seconds['making views alone'] / own:.1%} of this step in {default}")
     if waited:
         reading = seconds[f"this step, reading tiles, {default}"]
@@ -205,7 +207,7 @@ def compare(batch: int, given: argparse.Namespace, folder: Path) -> None:
     if given.peak:
         print(f"model FLOPs utilisation in {default}: {GFLOP_A_PAIR * batch / own / 1000 / given.peak:.1%}")
     if given.peers:
-        peer = {precision: seconds[f"torchstain + lightly, {precision}"] for precision in given.precision}
+        peer = {precision: seconds[f"torchstain + lightly, {precision}"] for precision in PRECISIONS}
         same = ", ".join(f"{peer[name] / seconds[f'this step, {name}']:.2f} in {name}" for name in peer)
         print(f"this step to torchstain + lightly: {same}; default to default {peer['float32'] / own:.2f}")
 
@@ -215,7 +217,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--batch", type=int, nargs="+", default=[32])
-    parser.add_argument("--precision", choices=["float32", "bfloat16"], nargs="+", default=["float32", "bfloat16"])
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--tiles", type=Path, help="Folder of images to cut into tiles; synthetic ones without it.")
     parser.add_argument("--peers", type=Path, help="Folder with torchstain and lightly.")
