@@ -15,4 +15,5 @@ def test_what_the_cpu_allocator_says_is_a_shortage() -> None:
 def test_shortages_of_other_allocators_and_other_failures() -> None:
     assert out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
     assert out_of_memory(MemoryError())
+    assert out_of_memory(RuntimeError("could not create a primitive")), "oneDNN"
     assert not out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))

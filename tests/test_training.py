@@ -254,16 +254,16 @@ def test_a_training_never_changes_its_precision_unasked(
 def test_labels_of_held_out_slides_are_probed(stores: list[TileStore], tmp_path: Path) -> None:
     more = [*stores, *(_write_store(tmp_path, name, _tissue(24, 7 + count)) for count, name in enumerate("cd"))]
     slides = [SlideEntry(Path(store.slide_id), store.slide_id, label="xy"[store.slide_id > "b"]) for store in more]
-    config = replace(CONFIG, steps=1, held_out_share=0.3)
+    config = replace(CONFIG, steps=1, held_out_share=0.3, seed=13)  # of which tiles of all four are held out below
     split = split_rows(sorted(more, key=lambda store: store.slide_id), 0.3, 2048, config.seed)
     assert split.unit == "slides"
     train(more, tmp_path / "few", config, watch=Watch(slides=slides))
     assert "held_out_knn_balanced_accuracy" not in _rows(tmp_path / "few")[0], "one slide of a class at the most"
-    train(more, tmp_path / "known", replace(config, held_out_share=0.1), watch=Watch(slides=slides))
+    train(more, tmp_path / "known", replace(config, held_out_share=0.12), watch=Watch(slides=slides))
     for row in _rows(tmp_path / "known"):
         assert 0 <= row["held_out_knn_balanced_accuracy"] <= 1
         assert row["held_out_majority_balanced_accuracy"] == 0.5
-    train(more, tmp_path / "unknown", replace(config, held_out_share=0.1))
+    train(more, tmp_path / "unknown", replace(config, held_out_share=0.12))
     weights = [(tmp_path / name / "encoder/model.safetensors").read_bytes() for name in ("known", "unknown")]
     assert weights[0] == weights[1], "labels never train"
 
@@ -366,10 +366,10 @@ def test_metrics_hold_the_terms_and_the_held_out_terms(straight: Path) -> None:
 
 
 def test_it_learns(stores: list[TileStore], tmp_path: Path) -> None:
-    config = replace(CONFIG, steps=60, batch=16, evaluate_every=1, checkpoint_every=60, lr=3e-4, log_every=30)
+    config = replace(CONFIG, steps=80, batch=16, evaluate_every=1, checkpoint_every=80, lr=3e-4, log_every=30)
     train(stores, tmp_path, config)
     held_out = [row["held_out_loss"] for row in _rows(tmp_path)]
-    assert len(held_out) == 61
+    assert len(held_out) == 81
     assert np.mean(held_out[-5:]) < 0.6 * held_out[0]
 
 
