@@ -149,6 +149,14 @@ def test_no_hue_is_taken_for_two_stains() -> None:
     assert not bool(found.trusted.any())
 
 
+def test_two_colours_have_no_plane_of_their_own() -> None:
+    """Their covariance has one axis: the second is rounding, and turned with the batch's composition."""
+    colours = np.array([(150, 90, 180), (200, 120, 170)], np.uint8)
+    tile = colours[np.indices((40, 56)).sum(0) % 2]
+    assert not bool(separate(torch.from_numpy(tile[None]), SeparationConfig(centred=True, stride=1)).trusted[0])
+    assert bool(separate(torch.from_numpy(tile[None]), SeparationConfig(stride=1)).trusted[0])
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (1, 64), (64, 1), (3, 17)])
 @pytest.mark.parametrize("mode", ["paper", "robust"])
 def test_tiles_of_a_pixels_height_do_no_harm(shape: tuple[int, int], mode: ViewMode) -> None:

@@ -21,7 +21,8 @@ RUIFROK = ((0.65003225, 0.70402695, 0.28601421), (0.07051187, 0.99131399, 0.1110
 """Unit optical densities of H and E in red, green and blue (Ruifrok and Johnston 2001; the residual is left out)."""
 
 _MOST_DENSITY = 5.0  # 8 bits hold 5.54
-_MIN_TISSUE = 0.05  # share of a tile's pixels
+_MIN_TISSUE = 0.05  # share of a tile's pixels, those of black ink not counted
+_BLACK = 2.3  # density in every channel, a grey level of 25: 8 bits leave little but rounding of its hue
 _MIN_SECOND = 0.02  # second singular value over the first: below, there is one colour only
 _MIN_ANGLE = 10.0  # degrees between H and E
 _MAX_FROM_REFERENCE = 45.0  # degrees from Ruifrok's vectors
@@ -95,7 +96,8 @@ def pseudo_inverse(vectors: Float32[Tensor, "b 2 3"]) -> Float32[Tensor, "b 3 2"
 
 def separate_density(density: Float32[Tensor, "b n 3"], config: SeparationConfig) -> StainEstimate:
     """H and E of each row of densities (natural logarithm, any white) on its own, all pixels; always finite."""
-    tissue = density.amin(-1) >= config.beta
+    faintest = density.amin(-1)
+    tissue = faintest >= config.beta
     count = tissue.sum(-1)
     stained = (density * tissue.unsqueeze(-1)).double()
     moment = stained.transpose(1, 2) @ stained / count.clamp(min=1).view(-1, 1, 1)
@@ -110,7 +112,7 @@ def separate_density(density: Float32[Tensor, "b n 3"], config: SeparationConfig
     pair = torch.stack([_direction(plane, angle) for angle in extremes], 1)
     first_is_h = pair[:, 0, 0] > pair[:, 1, 0]
     vectors = torch.where(first_is_h.view(-1, 1, 1), pair, pair.flip(1))
-    share = count / density.shape[1]
+    share = (tissue & (faintest < _BLACK)).sum(-1) / density.shape[1]
     return StainEstimate(vectors.float(), _trusted(vectors, values, share))
 
 
@@ -166,7 +168,7 @@ def _trusted(
     reference = torch.tensor(RUIFROK, dtype=vectors.dtype, device=vectors.device)
     between = _degrees((vectors[:, 0] * vectors[:, 1]).sum(-1))
     from_reference = _degrees((vectors * reference).sum(-1)).amax(-1)
-    second = (eigenvalues[:, 1].clamp(min=0) / eigenvalues[:, 2].clamp(min=1e-12)).sqrt()
+    second = (eigenvalues[:, 1].clamp(min=0) / eigenvalues[:, 0].clamp(min=1e-12)).sqrt()
     return (
         (tissue_share >= _MIN_TISSUE)
         & (second >= _MIN_SECOND)
