@@ -45,3 +45,12 @@ def test_tiles_of_another_scale_are_refused(encoder: Encoder) -> None:
         check_mpp(trained, 0.25, EmbedConfig())
     assert caught.value.code == "mpp_mismatch"
     assert "--tile-mpp 0.5" in caught.value.remedy
+
+
+def test_precision_is_resolved_by_the_device_and_the_device_by_the_backend() -> None:
+    cpu = torch.device("cpu")
+    assert EmbedConfig().precision_on(cpu) == "float32"
+    for precision in ("float32", "bfloat16"):
+        assert EmbedConfig(precision=precision).precision_on(cpu) == precision
+    assert EmbedConfig(backend="openvino").device_here() == cpu
+    assert EmbedConfig().device_here() == resolve_device("auto")

@@ -9,7 +9,8 @@ import torch
 from annotated_doc import Doc
 from jaxtyping import Float, UInt8
 
-from wsi_lmc.encoder import Encoder
+from wsi_lmc.backends import Backend
+from wsi_lmc.encoder import Encoder, Precision, resolve_device
 from wsi_lmc.errors import SlideError
 from wsi_lmc.normalisers import Normaliser, NormaliserName
 from wsi_lmc.pooling import Pooling
@@ -29,7 +30,20 @@ class EmbedConfig:
     batch: Annotated[int, Doc("Tiles that go through the encoder together.")] = 64
     dtype: Annotated[Literal["float16", "float32"], Doc("How features are stored.")] = "float32"
     device: Annotated[str, Doc("auto (CUDA where there is one), cpu, cuda or cuda:N.")] = "auto"
-    bf16: Annotated[bool, Doc("Run the encoder in bfloat16 on CUDA.")] = True
+    precision: Annotated[
+        Literal["auto", "float32", "bfloat16"],
+        Doc(
+            "Of the encoder's computation; auto: bfloat16 on a GPU that computes in it, else float32. On a CPU "
+            "bfloat16 is faster where it has avx512_bf16 or amx_bf16."
+        ),
+    ] = "auto"
+    backend: Annotated[
+        Backend,
+        Doc(
+            "What computes features: torch, or OpenVINO on the CPU, which needs pip install 'wsi-lmc[openvino]'; it is "
+            "compared with torch on the first tiles and used only where it agrees."
+        ),
+    ] = "torch"
     pooling: Annotated[
         Pooling,
         Doc("auto: the encoder's own feature, or class token and mean patch token together for Virchow, as published."),
@@ -42,6 +56,21 @@ class EmbedConfig:
         str | None, Doc("The normaliser's weights: a file (stainnet, staingan), a folder (stainfuser).")
     ] = None
     any_mpp: Annotated[bool, Doc("Embed tiles of another mpp than the encoder was trained at.")] = False
+
+    def device_here(self) -> torch.device:
+        """The device of this machine that is used; OpenVINO's is the CPU.
+
+        Raises:
+            UsageError: no such device here.
+        """
+        return resolve_device("cpu" if self.backend == "openvino" and self.device == "auto" else self.device)
+
+    def precision_on(self, device: torch.device) -> Precision:
+        """The precision that is used on ``device``: what is recorded, and what features are known by."""
+        if self.precision != "auto":
+            return self.precision
+        fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        return "bfloat16" if fast else "float32"
 
 
 def store_blocks(store: TileStore, threads: Threads) -> Iterator[tuple[Block, Valid]]:

@@ -76,14 +76,15 @@ def embed_cohort(
     Raises:
         UsageError: folder, encoder or device does not fit, or an id occurs twice; nothing was started.
     """
-    from wsi_lmc.encoder import load_encoder, resolve_device  # torch only where it is needed
+    from wsi_lmc.backends import accelerated  # torch only where it is needed
+    from wsi_lmc.encoder import load_encoder
     from wsi_lmc.normalisers import load_normaliser
     from wsi_lmc.pooling import pooled
     from wsi_lmc.steps.embed import EmbedTask, embed_slide
 
     masks = _masks(inputs.slides, options.mask)
-    device = resolve_device(config.device)
-    sha256 = pooled(load_encoder(encoder, device), config.pooling).sha256
+    device = config.device_here()
+    sha256 = accelerated(pooled(load_encoder(encoder, device), config.pooling), config.backend).sha256
     load_normaliser(config.normalise, config.reference, config.weights, device)  # so that it fails now, if at all
     sources: dict[str, Path | TileTask] = {}
     for store in inputs.stores:

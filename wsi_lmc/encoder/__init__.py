@@ -6,7 +6,7 @@ else that timm knows, ``hub`` uploads it.
 
 from wsi_lmc.encoder.card import TrainingFacts, write_card
 from wsi_lmc.encoder.folder import ENCODER_FOLDER, EncoderMetadata, save_encoder
-from wsi_lmc.encoder.loading import Encoder, load_encoder, resolve_device
+from wsi_lmc.encoder.loading import Encoder, Precision, load_encoder, resolve_device
 from wsi_lmc.encoder.network import Architecture, EncoderConfig, build_encoder, scale_input, weights_sha256
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Encoder",
     "EncoderConfig",
     "EncoderMetadata",
+    "Precision",
     "TrainingFacts",
     "build_encoder",
     "load_encoder",

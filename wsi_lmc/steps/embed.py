@@ -8,8 +8,9 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 
+from wsi_lmc.backends import accelerated, used_by
 from wsi_lmc.embedding import EmbedConfig, check_mpp, embed_blocks, store_blocks
-from wsi_lmc.encoder import Encoder, load_encoder, resolve_device
+from wsi_lmc.encoder import Encoder, load_encoder
 from wsi_lmc.errors import StoreError, UsageError
 from wsi_lmc.featurestore import FeatureStore, write_features
 from wsi_lmc.normalisers import Normaliser, load_normaliser, normaliser_fingerprint
@@ -107,12 +108,13 @@ def _embed_from_slide(
 
 
 def _identity(task: EmbedTask) -> Attributes:
-    """Fingerprints of everything that decides a slide's features; the device is left out on purpose."""
+    """Fingerprints of everything that decides a slide's features; the device is left out, its precision is in."""
     settings: dict[str, Any] = {
         "encoder": task.encoder_sha256,
         "batch": task.config.batch,
         "dtype": task.config.dtype,
-        "bf16": task.config.bf16,
+        "precision": task.config.precision_on(task.config.device_here()),
+        "backend": task.config.backend,
         "pooling": task.config.pooling,
         "normaliser": normaliser_fingerprint(task.config.normalise, task.config.reference, task.config.weights),
     }
@@ -145,6 +147,8 @@ def _describe_encoder(encoder: Encoder, task: EmbedTask) -> Attributes:
         "mode": encoder.mode,
         "trained_mpp": encoder.trained_mpp,
         "dtype": task.config.dtype,
+        "precision": encoder.precision,
+        "backend": used_by(encoder),
         "normalised": task.config.normalise,
     }
     return {"encoder": described, "batch_size": task.config.batch}
@@ -153,8 +157,8 @@ def _describe_encoder(encoder: Encoder, task: EmbedTask) -> Attributes:
 @lru_cache(maxsize=1)
 def _load(spec: str, sha256: str, config: EmbedConfig) -> tuple[Encoder, Normaliser | None]:
     """One encoder, and one normaliser, a process, loaded once however many slides it embeds."""
-    device = resolve_device(config.device)
-    encoder = load_encoder(spec, device, config.bf16)
+    device = config.device_here()
+    encoder = load_encoder(spec, device, config.precision_on(device))
     if encoder.sha256 != sha256:
         raise UsageError(
             f"the encoder's weights have SHA-256 {encoder.sha256[:16]}",
@@ -162,4 +166,4 @@ def _load(spec: str, sha256: str, config: EmbedConfig) -> tuple[Encoder, Normali
             "Do not replace a checkpoint while it is in use; start again.",
         )
     normalise = load_normaliser(config.normalise, config.reference, config.weights, device)
-    return pooled(encoder, config.pooling), normalise
+    return accelerated(pooled(encoder, config.pooling), config.backend), normalise
