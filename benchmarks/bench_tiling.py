@@ -174,7 +174,7 @@ def read_store(codec: str) -> Callable[[Bench], int]:
 
     def run(bench: Bench) -> int:
         store = TileStore.open(bench.out / codec / "tiles" / "slide.zarr")
-        return sum(len(pixels) for pixels, _ in store_blocks(store, bench.threads))
+        return sum(len(pixels) for pixels, _ in store_blocks(store, range(len(store)), bench.threads))
 
     return run
 

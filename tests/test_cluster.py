@@ -2,7 +2,9 @@
 
 import os
 import signal
+import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +12,9 @@ from typing import Any
 import psutil
 import pytest
 
-from wsi_lmc.cluster import DaskExecutor, Executor, SerialExecutor, make_executor
+from wsi_lmc.cluster import DaskExecutor, LocalWorkers, make_executor
 from wsi_lmc.errors import SlideError, StoreError, UsageError
+from wsi_lmc.executor import Executor, SerialExecutor
 from wsi_lmc.steps.outcome import Outcome, Stage
 
 
@@ -30,7 +33,7 @@ class Job:
 
 def do(job: Job) -> Outcome:
     if job.trace:
-        (job.trace / f"{job.slide_id}-{os.getpid()}").touch()
+        (job.trace / f"{job.slide_id}-{time.monotonic_ns()}-{os.getpid()}").touch()
     match job.how:
         case "slide":
             raise SlideError("damaged", "half a file", "a whole one", "Copy it again.")
@@ -42,6 +45,8 @@ def do(job: Job) -> Outcome:
             raise ZeroDivisionError("a bug")
         case "crash":
             os.kill(os.getpid(), signal.SIGKILL)
+        case "slowly":
+            time.sleep(0.3)
     return Outcome(job.slide_id, "tile", "done", tiles=len(job.slide_id))
 
 
@@ -49,19 +54,18 @@ def where() -> int:
     return os.getpid()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def found_by_workers() -> Iterator[None]:
+    """Workers import this file by its name, so they have to find its folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
+        yield
+
+
 @pytest.fixture(scope="module")
-def dask_executor() -> Iterator[Executor]:
-    # Workers import this file by its name, so they have to find its folder.
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path(__file__).parent), before]))
-    try:
-        with DaskExecutor(workers=2) as executor:
-            yield executor
-    finally:
-        if before is None:
-            del os.environ["PYTHONPATH"]
-        else:
-            os.environ["PYTHONPATH"] = before
+def dask_executor(found_by_workers: None) -> Iterator[Executor]:
+    with DaskExecutor(LocalWorkers(2)) as executor:
+        yield executor
 
 
 @pytest.fixture(params=["serial", "dask"])
@@ -97,7 +101,7 @@ def test_without_a_gpu_worker_a_call_stays_here(executor: Executor) -> None:
 
 def test_tasks_run_in_worker_processes(dask_executor: Executor, tmp_path: Path) -> None:
     list(dask_executor.run(do, [Job(f"s{number}", trace=tmp_path) for number in range(4)]))
-    ran = {int(path.name.split("-")[1]) for path in tmp_path.iterdir()}
+    ran = {int(path.name.split("-")[2]) for path in tmp_path.iterdir()}
     assert os.getpid() not in ran
 
 
@@ -106,6 +110,55 @@ def test_a_worker_that_dies_fails_its_slide_only(dask_executor: Executor) -> Non
     found = {outcome.slide_id: outcome for outcome in dask_executor.run(do, jobs)}
     assert (found["crashing"].state, found["crashing"].code) == ("failed", "worker_died")
     assert {found[f"fine{number}"].state for number in range(6)} == {"done"}
+
+
+def test_who_runs_beside_a_killer_is_not_blamed(tmp_path: Path) -> None:
+    """Three tasks at a time in each worker: whatever ran beside the killer is done in the end, and by nobody twice."""
+    jobs = [Job(f"s{number:02d}", "crash" if number in (3, 11) else "slowly", tmp_path) for number in range(24)]
+    with DaskExecutor(LocalWorkers(2, tasks=3)) as executor:
+        found = {outcome.slide_id: outcome for outcome in executor.run(do, jobs)}
+    assert {name for name, outcome in found.items() if outcome.code == "worker_died"} == {"s03", "s11"}
+    assert sum(outcome.state == "done" for outcome in found.values()) == 22
+    assert len(list(tmp_path.glob("s03-*"))) == 3, "twice in company, then alone"
+
+
+def environment(name: str) -> str:
+    time.sleep(0.2)
+    return os.environ.get(name, "")
+
+
+def visible(job: Job) -> Outcome:
+    return Outcome(job.slide_id, "embed", "done", reason=environment("CUDA_VISIBLE_DEVICES"))
+
+
+def test_every_gpu_has_a_worker_and_every_worker_a_gpu() -> None:
+    with DaskExecutor(LocalWorkers(2, tasks=4, gpus=("5", "GPU-abc"))) as executor:
+        assert executor.has_gpu()
+        found = list(executor.run(visible, [Job(str(number)) for number in range(12)], on_gpu=True))
+        assert {outcome.reason for outcome in found} == {"5", "GPU-abc"}
+        assert executor.call(environment, "CUDA_VISIBLE_DEVICES") in {"5", "GPU-abc"}
+
+
+@pytest.mark.parametrize("on_gpu", [True, False])
+def test_workers_do_what_their_resources_are_for(on_gpu: bool) -> None:
+    """In a cluster with both kinds, tiling stays off the GPU workers and embedding off the others."""
+    from distributed import Nanny, Scheduler, SpecCluster
+
+    def nanny(kind: str) -> dict[str, Any]:
+        own = {"nthreads": 4, "resources": {kind: 2}, "env": {"KIND": kind}}
+        return {"cls": Nanny, "options": {"host": "127.0.0.1", "dashboard": False, **own}}
+
+    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}}
+    with (
+        closing(SpecCluster({0: nanny("CPU"), 1: nanny("GPU")}, scheduler)) as cluster,
+        DaskExecutor(cluster.scheduler_address) as executor,
+    ):
+        found = list(executor.run(kind_of, [Job(str(number)) for number in range(6)], on_gpu=on_gpu))
+        assert {outcome.reason for outcome in found} == {"GPU" if on_gpu else "CPU"}
+
+
+def kind_of(job: Job) -> Outcome:
+    return Outcome(job.slide_id, "embed", "done", reason=environment("KIND"))
 
 
 def test_nothing_listens_beyond_loopback(dask_executor: Executor) -> None:
@@ -126,7 +179,7 @@ def test_gpu_workers_of_a_running_cluster_are_used(tmp_path: Path) -> None:
     cluster: Any = LocalCluster(
         n_workers=1, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0", resources={"GPU": 1}
     )
-    with cluster, make_executor(0, cluster.scheduler_address) as executor:
+    with cluster, make_executor(LocalWorkers(0), cluster.scheduler_address) as executor:
         assert executor.has_gpu()
         assert executor.call(os.getpid) != os.getpid()
 
@@ -139,10 +192,10 @@ def test_a_scheduler_that_cannot_be_used_is_a_usage_error(
 ) -> None:
     monkeypatch.setattr("wsi_lmc.cluster._CONNECT_S", 1)
     with pytest.raises(UsageError, match=said):
-        make_executor(1, address)
+        make_executor(LocalWorkers(1), address)
 
 
 def test_worker_numbers() -> None:
-    assert isinstance(make_executor(0), SerialExecutor)
+    assert isinstance(make_executor(LocalWorkers(0)), SerialExecutor)
     with pytest.raises(UsageError, match="--workers -1"):
-        make_executor(-1)
+        make_executor(LocalWorkers(-1))

@@ -44,8 +44,8 @@ def test_only_flags_that_were_used_are_given() -> None:
         heard.append(given)
 
     settings = {setting.name: None for setting in settings_of(EmbedConfig)}
-    command(output="y", **{**settings, "batch": 8, "bf16": False})
-    assert heard == [{"embed": {"batch": 8, "bf16": False}}]
+    command(output="y", **{**settings, "batch": 8, "precision": "float32"})
+    assert heard == [{"embed": {"batch": 8, "precision": "float32"}}]
 
 
 def test_interruptions_have_their_exit_code(capsys: pytest.CaptureFixture[str]) -> None:

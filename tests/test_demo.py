@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 import wsi_lmc.demo
-from wsi_lmc.cluster import SerialExecutor
 from wsi_lmc.demo import DemoConfig, Hearers, run_demo
 from wsi_lmc.errors import UsageError
+from wsi_lmc.executor import SerialExecutor
 from wsi_lmc.featurestore import FeatureStore
 from wsi_lmc.grid import GridConfig
 from wsi_lmc.steps.tile import TileConfig

@@ -1,14 +1,18 @@
-"""Features do not depend on how tiles come in, and other scales are refused."""
+"""A store's tiles come in order, whichever rows are asked for; settings are resolved; other scales are refused."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from wsi_lmc.embedding import EmbedConfig, check_mpp, embed_blocks
-from wsi_lmc.encoder import Encoder, load_encoder, resolve_device
-from wsi_lmc.errors import SlideError
+from wsi_lmc.embedding import EmbedConfig, check_mpp, store_blocks
+from wsi_lmc.encoder import Encoder, computes_bfloat16, load_encoder, resolve_device
+from wsi_lmc.errors import SlideError, UsageError
+from wsi_lmc.threads import Threads
+from wsi_lmc.tilestore import TileRows, TileStore, Validity
+from wsi_lmc.tilewriter import TileStoreWriter
 
 
 @pytest.fixture(scope="module")
@@ -16,24 +20,22 @@ def encoder() -> Encoder:
     return load_encoder("untrained:vit-demo@3", resolve_device("cpu"))
 
 
-def test_rows_keep_their_order_and_are_the_encoders(encoder: Encoder) -> None:
-    tiles = np.random.default_rng(0).integers(0, 256, (11, 256, 256, 3), dtype=np.uint8)
-    validity = (np.arange(11) % 4).astype(np.uint8)
-    blocks = [(tiles[:6], validity[:6]), (tiles[6:], validity[6:])]
-    found, valid = embed_blocks(encoder, blocks, 11, EmbedConfig(batch=4))
-    assert (found.dtype, found.shape) == (np.float32, (11, encoder.dim))
-    np.testing.assert_array_equal(valid, validity)
-    for row in (0, 5, 6, 10):
-        alone = encoder.embed(torch.from_numpy(tiles[row : row + 1]))[0].numpy()
-        np.testing.assert_allclose(found[row], alone, atol=1e-4)
-    half, _ = embed_blocks(encoder, blocks, 11, EmbedConfig(batch=4, dtype="float16"))
-    np.testing.assert_array_equal(half, found.astype(np.float16))
-
-
-def test_no_tiles_give_an_empty_array(encoder: Encoder) -> None:
-    features, valid = embed_blocks(encoder, [], 0, EmbedConfig())
-    assert features.shape == (0, encoder.dim)
-    assert valid.shape == (0,)
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("rows", [range(600), range(0), range(10, 11), range(200, 590), range(256, 512)])
+def test_rows_of_a_store_come_in_order(tmp_path: Path, threads: int, rows: range) -> None:
+    tiles = np.random.default_rng(0).integers(0, 256, (600, 16, 16, 3), dtype=np.uint8)
+    valid = np.where(np.arange(600) % 7 == 0, Validity.PADDED, Validity.OK).astype(np.uint8)
+    writer = TileStoreWriter(tmp_path / "s.zarr", len(tiles), 16, "lossless")
+    writer.write(0, tiles, Threads())
+    about = {"slide": {"id": "s"}, "tile": {"px": 16}, "slide_fingerprint": "a", "config_fingerprint": "b"}
+    writer.close(TileRows(np.zeros((600, 2), np.int32), np.ones(600, np.float32), valid), about)
+    pixels, said = [np.empty((0, 16, 16, 3), np.uint8)], [np.empty(0, np.uint8)]
+    with Threads(threads) as pool:
+        for block, block_valid in store_blocks(TileStore.open(tmp_path / "s.zarr"), rows, pool):
+            pixels.append(block.copy())
+            said.append(block_valid)
+    np.testing.assert_array_equal(np.concatenate(pixels), tiles[rows.start : rows.stop])
+    np.testing.assert_array_equal(np.concatenate(said), valid[rows.start : rows.stop])
 
 
 def test_tiles_of_another_scale_are_refused(encoder: Encoder) -> None:
@@ -45,3 +47,20 @@ def test_tiles_of_another_scale_are_refused(encoder: Encoder) -> None:
         check_mpp(trained, 0.25, EmbedConfig())
     assert caught.value.code == "mpp_mismatch"
     assert "--tile-mpp 0.5" in caught.value.remedy
+
+
+def test_precision_is_resolved_by_the_device_and_the_device_by_the_backend() -> None:
+    cpu = torch.device("cpu")
+    assert EmbedConfig().precision_on(cpu) == ("bfloat16" if computes_bfloat16(cpu) else "float32")
+    for precision in ("float32", "bfloat16"):
+        assert EmbedConfig(precision=precision).precision_on(cpu) == precision
+    assert EmbedConfig(backend="openvino").device_here() == cpu
+    assert EmbedConfig().device_here() == resolve_device("auto")
+
+
+def test_batches_fit_the_device() -> None:
+    assert EmbedConfig().batch_on(torch.device("cpu")) < EmbedConfig().batch_on(torch.device("cuda"))
+    assert EmbedConfig(batch=5).batch_on(torch.device("cuda")) == 5
+    for batch, block in ((-1, 1), (1, 0)):
+        with pytest.raises(UsageError, match="batch"):
+            EmbedConfig(batch=batch, block=block)

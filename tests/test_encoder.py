@@ -237,7 +237,7 @@ def test_gpu_agrees_with_cpu(checkpoint: Path) -> None:
     tiles = _tiles(5, 96, 96)
     reference = load_encoder(str(checkpoint), CPU).embed(tiles)
     cuda = load_encoder(str(checkpoint), torch.device("cuda"))
-    for encoder, floor in ((cuda, 0.9999), (dataclasses.replace(cuda, bf16=True), 0.999)):
+    for encoder, floor in ((cuda, 0.9999), (dataclasses.replace(cuda, precision="bfloat16"), 0.999)):
         features = encoder.embed(tiles).cpu()
         assert features.dtype == torch.float32
         assert torch.cosine_similarity(features, reference).min() > floor

@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from wsi_lmc.embedding import EmbedConfig, embed_blocks
 from wsi_lmc.encoder import load_encoder
+from wsi_lmc.engine import Engine
 from wsi_lmc.errors import UsageError
 from wsi_lmc.normalisers import load_normaliser, normaliser_fingerprint
 from wsi_lmc.normalisers.stainfuser import StainFuser, load_networks
@@ -129,8 +129,8 @@ def test_by_name_before_an_encoder(weights: Path, tmp_path: Path) -> None:
     assert isinstance(normalise, StainFuser)
     encoder = load_encoder("untrained:vit-demo", CPU, tile_px=64)
     tiles = _tiles(2, 64, 64, 6)
-    blocks = [(tiles.numpy(), np.zeros(2, np.uint8))]
-    features, _ = embed_blocks(encoder, blocks, 2, EmbedConfig(), normalise)
+    features = np.empty((2, encoder.dim), np.float32)
+    Engine(encoder, normalise, 2).embed([(tiles.numpy(), np.zeros(2, np.uint8))], features)
     np.testing.assert_allclose(features, encoder.embed(normalise(tiles)).numpy(), rtol=1e-5)
 
     before = normaliser_fingerprint("stainfuser", str(reference), str(weights))

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from wsi_lmc.cluster import SerialExecutor, make_executor
+from wsi_lmc.cluster import LocalWorkers, make_executor
 from wsi_lmc.cohort import find_slides
 from wsi_lmc.embedding import EmbedConfig
 from wsi_lmc.errors import UsageError
+from wsi_lmc.executor import SerialExecutor
 from wsi_lmc.run import (
     EmbedInputs,
     RunOptions,
@@ -48,7 +49,7 @@ def _bytes(folder: Path) -> dict[str, str]:
 
 
 def test_worker_processes_give_the_same_bytes(small_cohort: Path, tiled: Path, tmp_path: Path) -> None:
-    with make_executor(2) as executor:
+    with make_executor(LocalWorkers(2)) as executor:
         slides = find_slides([str(small_cohort / "manifest.csv")])
         tile_cohort(slides, tmp_path, TileConfig(), RunOptions(executor))
     for folder in ("tiles", "contours", "overviews"):

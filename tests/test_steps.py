@@ -3,8 +3,12 @@
 import hashlib
 import json
 import shutil
+import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -17,7 +21,9 @@ from wsi_lmc.errors import SlideError, UsageError
 from wsi_lmc.featurestore import FeatureStore
 from wsi_lmc.grid import GridConfig
 from wsi_lmc.normalisers import NormaliserName
-from wsi_lmc.steps.embed import EmbedTask, embed_slide
+from wsi_lmc.steps.embed import EmbedTask
+from wsi_lmc.steps.embed import embed_slide as embed_slide_or_split
+from wsi_lmc.steps.outcome import Outcome
 from wsi_lmc.steps.tile import TileConfig, TileTask, tile_slide
 from wsi_lmc.synthetic import NORTH, SlideSpec, write_slide
 from wsi_lmc.tilestore import TileStore
@@ -44,6 +50,13 @@ def entry(small_cohort: Path, tmp_path: Path) -> SlideEntry:
 def _embed(source: Path | TileTask, out: Path, config: EmbedConfig | None = None) -> EmbedTask:
     sha256 = load_encoder(ENCODER, resolve_device("cpu")).sha256
     return EmbedTask("slide", source, out, ENCODER, sha256, config or EmbedConfig(batch=7, device="cpu"))
+
+
+def embed_slide(task: EmbedTask) -> Outcome:
+    """Embed a slide of one block."""
+    outcome = embed_slide_or_split(task)
+    assert isinstance(outcome, Outcome)
+    return outcome
 
 
 def test_a_slide_is_cut_once(entry: SlideEntry, tmp_path: Path) -> None:
@@ -224,3 +237,39 @@ def test_tiles_of_a_real_slide_are_the_slides_own_pixels(real_slides: Path, tmp_
         for row, (x, y) in enumerate(store.origins.tolist()):
             expected = np.asarray(reference.read_region((x, y), 0, (256, 256)).convert("RGB"))
             np.testing.assert_array_equal(store.read(np.array([row]))[0], expected)
+
+
+def test_precision_and_backend_are_part_of_what_features_are(
+    entry: SlideEntry, tmp_path: Path, oracle: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Features of one are not taken for features of another, and each says what it is."""
+    monkeypatch.setitem(cast(dict[str, Any], sys.modules), "openvino_telemetry", None)
+    oracle("openvino")
+    tiles = tmp_path / "run" / "tiles" / "slide.zarr"
+    tile_slide(TileTask(entry, tmp_path / "run", TileConfig()))
+    plain = EmbedConfig(batch=7, device="cpu")
+    task = _embed(tiles, tmp_path / "run", plain)
+    embed_slide(task)
+    assert not embed_slide(replace(task, config=replace(plain, precision="float32"))).fresh  # what auto is on a CPU
+    stores = [FeatureStore.open(tmp_path / "run" / "features" / "slide.zarr")]
+    for name, backend, precision in (
+        ("half", "torch", "bfloat16"),
+        ("other", "openvino", "float32"),
+        ("both", "openvino", "bfloat16"),
+    ):
+        config = replace(plain, backend=backend, precision=precision)
+        with pytest.raises(SlideError) as caught:
+            embed_slide(replace(task, config=config))
+        assert caught.value.code == "other_configuration"
+        embed_slide(replace(task, config=config, out=tmp_path / name))
+        stores.append(FeatureStore.open(tmp_path / name / "features" / "slide.zarr"))
+        assert (stores[-1].attributes["encoder"]["backend"], stores[-1].attributes["encoder"]["precision"]) == (
+            backend,
+            precision,
+        )
+    assert len({store.attributes["config_fingerprint"] for store in stores}) == 4
+    exact = np.asarray(stores[0].features)
+    for store, floor in zip(stores[1:], (0.999, 0.99999, 0.999), strict=True):
+        found = np.asarray(store.features)
+        lengths = np.linalg.norm(exact, axis=1) * np.linalg.norm(found, axis=1)
+        assert ((exact * found).sum(1) / lengths).min() > floor

@@ -1,146 +1,129 @@
-"""Who runs the steps: this process, worker processes on this machine, or a running dask cluster.
+"""Steps run by dask: worker processes on this machine, or a running cluster.
 
-Only tasks and small outcomes travel through the scheduler, never pixels. This is the one place where an exception of a
-step becomes a value, and the only importer of dask.
+Only tasks and small outcomes travel through the scheduler, never pixels. This is the only importer of dask.
 """
 
 import logging
-import traceback
+import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
-from typing import Any, Protocol, runtime_checkable
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import dask
-from distributed import Client, Future, LocalCluster, as_completed
+from distributed import Client, Future, Nanny, Scheduler, SpecCluster
 from distributed.scheduler import KilledWorker
 
-from wsi_lmc.errors import SlideCode, SlideError, StoreError, UsageError
-from wsi_lmc.steps.outcome import Outcome, Stage
+from wsi_lmc.errors import StoreError, UsageError
+from wsi_lmc.executor import Executor, SerialExecutor, Step, attempt, failed
+from wsi_lmc.steps.agenda import Agenda, Item, Task
+from wsi_lmc.steps.outcome import Outcome
 from wsi_lmc.threads import available_cores
 
-GPU = "GPU"
+GPU, CPU = "GPU", "CPU"
+"""Resources of workers: the first is for those that embed and train, the second for those that tile."""
+
+_GPU_SHARE = 0.25  # of a task that embeds: while one is computed, others are read, opened and written
+_LOOK_S = 2.0  # how often workers are counted: they come and go
 _CONNECT_S = 15
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
-@runtime_checkable
-class Task(Protocol):
-    """A picklable unit of work on one slide."""
+@dataclass(frozen=True)
+class LocalWorkers:
+    """Worker processes of this machine: each runs ``tasks`` at a time and, where there are ``gpus``, has one of them.
 
-    @property
-    def slide_id(self) -> str:
-        """The slide's safe id."""
-        ...
+    ``gpus`` are names as CUDA_VISIBLE_DEVICES takes them. Cores are shared out evenly.
+    """
 
-    @property
-    def stage(self) -> Stage:
-        """Which stage the task belongs to."""
-        ...
-
-
-@runtime_checkable
-class Executor(Protocol):
-    """Runs steps; used as a context manager."""
-
-    def run[T: Task](self, step: Callable[[T], Outcome], tasks: Sequence[T], on_gpu: bool = False) -> Iterator[Outcome]:
-        """Yield one outcome a task, in whatever order they come; no exception of a step gets through.
-
-        ``on_gpu`` keeps tasks on workers with the resource "GPU", where the executor has such workers.
-        """
-        ...
-
-    def has_gpu(self) -> bool:
-        """Whether there is a worker with the resource "GPU"."""
-        ...
-
-    def call[**P, R](self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run one long function on a worker with the resource "GPU", or in this process where there is none."""
-        ...
-
-    def __enter__(self) -> "Executor": ...
-
-    def __exit__(self, *error: object) -> None: ...
-
-
-def attempt[T: Task](step: Callable[[T], Outcome], task: T) -> Outcome:
-    """Run a step and turn whatever it raises into a failed outcome: one bad slide never stops a run."""
-    try:
-        return step(task)
-    except SlideError as error:
-        return _failed(task, error.code, f"{error.found}; expected {error.expected}", error.remedy)
-    except StoreError as error:
-        return _failed(task, "store", f"{error.found}; expected {error.expected}", error.remedy)
-    except OSError as error:
-        return _failed(task, "io", str(error), "Check the disk and the permissions, then run the command again.")
-    except Exception as error:  # noqa: BLE001  the single place where an unforeseen error becomes a slide's outcome
-        remedy = "This is a bug in wsi-lmc: report it with this slide's file in logs/; other slides are not affected."
-        failed = _failed(task, "internal", f"{type(error).__name__}: {error}", remedy)
-        return replace(failed, detail=traceback.format_exc())
-
-
-class SerialExecutor:
-    """Everything in this process, one task after the other; a crash of a codec ends the run."""
-
-    def run[T: Task](self, step: Callable[[T], Outcome], tasks: Sequence[T], on_gpu: bool = False) -> Iterator[Outcome]:
-        """See :class:`Executor`; outcomes come in the order of the tasks."""
-        del on_gpu
-        for task in tasks:
-            yield attempt(step, task)
-
-    def has_gpu(self) -> bool:
-        """See :class:`Executor`."""
-        return False
-
-    def call[**P, R](self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """See :class:`Executor`."""
-        return function(*args, **kwargs)
-
-    def __enter__(self) -> "SerialExecutor":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        pass
+    count: int
+    tasks: int = 1
+    gpus: Sequence[str] = ()
 
 
 class DaskExecutor:
-    """Worker processes: ``workers`` of them on loopback, or those of the cluster at ``address``.
+    """Worker processes of this machine, on loopback, or those of the cluster at an address.
 
-    A task whose worker dies is tried once more; then its slide has failed, and the others go on.
+    A task whose worker dies is tried again, in the end without company; when its worker dies then, too, its slide has
+    failed, and the others go on.
 
     Raises:
-        UsageError: no scheduler answers at ``address``, or it is remote and not encrypted.
+        UsageError: no scheduler answers at the address, or it is remote and not encrypted.
     """
 
-    def __init__(self, workers: int = 1, address: str | None = None, insecure: bool = False) -> None:
-        self._cluster: LocalCluster | None = None
-        if address is None:
-            with dask.config.set(_local_settings(workers)):
-                self._cluster = LocalCluster(
-                    n_workers=workers,
-                    threads_per_worker=1,
-                    processes=True,
-                    host="127.0.0.1",
-                    dashboard_address="127.0.0.1:0",
-                    silence_logs=logging.ERROR,
-                )
-            self._client = Client(self._cluster)
-        else:
-            self._client = _connect(address, insecure)
+    def __init__(self, workers: LocalWorkers | str, insecure: bool = False) -> None:
+        self._cluster: SpecCluster | None = None
+        self._counted: tuple[float, dict[str, Any]] = (0.0, {})
+        if isinstance(workers, str):
+            self._client = _connect(workers, insecure)
+            return
+        with dask.config.set(_local_settings(workers.count)):
+            self._cluster = _start(workers)
+        self._client = Client(self._cluster)
 
-    def run[T: Task](self, step: Callable[[T], Outcome], tasks: Sequence[T], on_gpu: bool = False) -> Iterator[Outcome]:
-        """See :class:`Executor`."""
-        resources = {GPU: 1} if on_gpu and self.has_gpu() else None
-        futures = {
-            self._client.submit(attempt, step, task, pure=False, resources=resources, retries=0): task for task in tasks
-        }
+    def run[T: Task](self, step: Step[T], tasks: Sequence[T], on_gpu: bool = False) -> Iterator[Outcome]:
+        """See :class:`Executor`.
+
+        Not more tasks are handed over than workers can begin: the scheduler stays small however many there are, and a
+        worker that dies takes few with it.
+        """
+        agenda = Agenda(tasks)
+        running: dict[Future, Item[T]] = {}
+        ended: SimpleQueue[Future] = SimpleQueue()
         try:
-            for future in as_completed(list(futures)):
-                task = futures.pop(future)
-                yield _result(future, task)
-                future.release()
+            while True:
+                resources, slots = self._offer(on_gpu)
+                while len(running) < slots and (item := agenda.take()) is not None:
+                    future = self._client.submit(
+                        attempt, step, item.task, pure=False, resources=resources, retries=0, priority=0
+                    )
+                    running[future] = item
+                    future.add_done_callback(ended.put)
+                if not running:
+                    return
+                try:
+                    future = ended.get(timeout=_LOOK_S)
+                except Empty:
+                    continue
+                outcome = self._take(agenda, running.pop(future), future)
+                if outcome is not None:
+                    yield outcome
         finally:
-            self._client.cancel(list(futures))
+            if running and self._client.status == "running":
+                self._client.cancel(list(running))
+
+    def _take[T: Task](self, agenda: Agenda[T], item: Item[T], future: Future) -> Outcome | None:
+        """A future that is done; only the loss of its worker, or of its task, can be an exception here."""
+        if future.status == "finished":
+            return agenda.ended(item, future.result())
+        error = future.exception() if future.status == "error" else None
+        if isinstance(error, KilledWorker):
+            return None if agenda.died(item) else agenda.ended(item, _killed(item.task))
+        if error is None:
+            raise _lost_scheduler()
+        remedy = "See the workers' logs; they need the same versions of wsi-lmc and dask as this machine."
+        return agenda.ended(item, failed(item.task, "internal", f"{type(error).__name__}: {error}", remedy))
+
+    def _offer(self, on_gpu: bool) -> tuple[dict[str, float] | None, int]:
+        """What a task needs of its worker, and how many tasks can run at a time; one can always be handed over."""
+        kind, share = (GPU, _GPU_SHARE) if on_gpu else (CPU, 1.0)
+        workers = self._workers().values()
+        offering = [worker for worker in workers if kind in worker["resources"]]
+        if offering:
+            slots = sum(min(worker["nthreads"], int(worker["resources"][kind] / share)) for worker in offering)
+            return {kind: share}, max(1, slots)
+        return None, max(1, sum(worker["nthreads"] for worker in workers))
+
+    def _workers(self) -> dict[str, Any]:
+        at, found = self._counted
+        if time.monotonic() - at > _LOOK_S:
+            try:
+                found = self._client.scheduler_info(n_workers=-1)["workers"]
+            except OSError as error:
+                raise _lost_scheduler() from error
+            self._counted = (time.monotonic(), found)
+        return found
 
     def call[**P, R](self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """See :class:`Executor`; a training that was cut off is resumed by hand, so it is not retried here."""
@@ -154,8 +137,7 @@ class DaskExecutor:
 
     def has_gpu(self) -> bool:
         """See :class:`Executor`."""
-        workers: dict[str, Any] = self._client.scheduler_info(n_workers=-1)["workers"]
-        return any(GPU in worker["resources"] for worker in workers.values())
+        return any(GPU in worker["resources"] for worker in self._workers().values())
 
     def __enter__(self) -> "DaskExecutor":
         return self
@@ -166,20 +148,40 @@ class DaskExecutor:
             self._cluster.close()
 
 
-def make_executor(workers: int, address: str | None = None, insecure: bool = False) -> Executor:
-    """Worker processes for ``workers`` of at least 1 or a cluster's ``address``; this process for 0."""
-    if workers < 0:
-        raise UsageError(f"--workers {workers}", "0 (this process) or more", "Correct it.")
-    if address is None and workers == 0:
-        return SerialExecutor()
-    return DaskExecutor(workers, address, insecure)
+def make_executor(workers: LocalWorkers, address: str | None = None, insecure: bool = False) -> Executor:
+    """Worker processes, of which there is at least 1, or a cluster's ``address``; this process for 0 of them."""
+    if workers.count < 0:
+        raise UsageError(f"--workers {workers.count}", "0 (this process) or more", "Correct it.")
+    if address is not None:
+        return DaskExecutor(address, insecure)
+    return DaskExecutor(workers) if workers.count else SerialExecutor()
+
+
+def _start(workers: LocalWorkers) -> SpecCluster:
+    """A scheduler in this process and workers in others, all on loopback."""
+    options: dict[str, Any] = {
+        "host": "127.0.0.1",
+        "nthreads": workers.tasks,
+        "memory_limit": 1 / workers.count,
+        "dashboard": False,
+        "silence_logs": logging.ERROR,
+    }
+    spec: dict[int, Any] = {}
+    for number in range(workers.count):
+        own = dict(options)
+        if workers.gpus:
+            gpu = workers.gpus[number % len(workers.gpus)]
+            own |= {"resources": {GPU: 1}, "env": {"CUDA_VISIBLE_DEVICES": gpu}}
+        spec[number] = {"cls": Nanny, "options": own}
+    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}}
+    return SpecCluster(spec, scheduler, silence_logs=cast(Any, logging.ERROR))  # a level, whatever its type says
 
 
 def _local_settings(workers: int) -> dict[str, Any]:
     threads = str(max(1, available_cores() // workers))
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     return {
-        "distributed.scheduler.allowed-failures": 1,
+        "distributed.scheduler.allowed-failures": 0,  # who may be tried again is decided here, see Agenda
         "distributed.scheduler.worker-saturation": 1.0,  # nothing queues at a worker, so nothing else dies with it
         "distributed.nanny.pre-spawn-environ": dict.fromkeys(names, threads),
     }
@@ -203,25 +205,22 @@ def _connect(address: str, insecure: bool) -> Client:
         ) from error
 
 
-def _result(future: Future, task: Task) -> Outcome:
-    """A finished future's outcome; only the loss of its worker, or of its task, can be an exception here."""
-    if future.status == "finished":
-        return future.result()
-    error = future.exception() if future.status == "error" else None
-    if isinstance(error, KilledWorker):
-        return _failed(
-            task,
-            "worker_died",
-            "the worker process died twice on this slide (out of memory, or a crash in a codec)",
-            "Give workers more memory (fewer --workers), or leave this slide out.",
-        )
-    remedy = "See the workers' logs; they need the same versions of wsi-lmc and dask as this machine."
-    return _failed(task, "internal", f"{type(error).__name__}: {error}" if error else "the task was lost", remedy)
+def _killed(task: Task) -> Outcome:
+    return failed(
+        task,
+        "worker_died",
+        "the worker process died whenever it came to this slide (out of memory, or a crash in a codec)",
+        "Give workers more memory (fewer --workers), or leave this slide out.",
+    )
+
+
+def _lost_scheduler() -> UsageError:
+    return UsageError(
+        "the dask scheduler has gone away",
+        "one that runs until the end",
+        "Start it and its workers again, then run the same command: it goes on from what is done.",
+    )
 
 
 def _lost_worker() -> StoreError:
     return StoreError("the GPU worker died", "a living one", "Look at its log and memory, then train with --resume.")
-
-
-def _failed(task: Task, code: SlideCode, reason: str, remedy: str) -> Outcome:
-    return Outcome(task.slide_id, task.stage, "failed", code, reason, remedy)

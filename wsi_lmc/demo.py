@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from wsi_lmc.checkpoint import read_metrics
-from wsi_lmc.cluster import Executor, SerialExecutor
 from wsi_lmc.cohort import SlideEntry, find_slides
 from wsi_lmc.embedding import EmbedConfig
 from wsi_lmc.encoder import Architecture
 from wsi_lmc.errors import UsageError
 from wsi_lmc.evaluation import Evaluation, Roles, SlideFeatures, colour_features, evaluate, plot_training
+from wsi_lmc.executor import Executor, SerialExecutor
 from wsi_lmc.featurestore import FeatureStore
 from wsi_lmc.publish import publishing
 from wsi_lmc.run import CHECKPOINT, EmbedInputs, RunOptions, embed_cohort, find_features, tile_cohort, train_cohort

@@ -1,35 +1,49 @@
-"""Tiles to features: one loop over blocks of tiles, from a tile store or straight from a slide."""
+"""How tiles become features, and the blocks of tiles that a store gives."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from annotated_doc import Doc
-from jaxtyping import Float, UInt8
 
-from wsi_lmc.encoder import Encoder
-from wsi_lmc.errors import SlideError
-from wsi_lmc.normalisers import Normaliser, NormaliserName
+from wsi_lmc.backends import Backend
+from wsi_lmc.encoder import Encoder, Precision, computes_bfloat16, resolve_device
+from wsi_lmc.engine import Block, Valid
+from wsi_lmc.errors import SlideError, UsageError
+from wsi_lmc.normalisers import NormaliserName
 from wsi_lmc.pooling import Pooling
 from wsi_lmc.threads import Pending, Threads, in_turn
 from wsi_lmc.tilestore import TILES_PER_SHARD, TileStore, Validity
 
 _MPP_TOLERANCE = 0.02
 
-Block = UInt8[np.ndarray, "_ h w 3"]  # blocks differ in their number of tiles
-Valid = UInt8[np.ndarray, " _"]
-
 
 @dataclass(frozen=True)
 class EmbedConfig:
     """How tiles become features."""
 
-    batch: Annotated[int, Doc("Tiles that go through the encoder together.")] = 64
+    batch: Annotated[int, Doc("Tiles that go through the encoder together; 0: 256 on a GPU, 16 on a CPU.")] = 0
+    block: Annotated[
+        int, Doc("Tiles of a slide that are done, and kept, at a time: what a worker that dies has to do again.")
+    ] = 4096
     dtype: Annotated[Literal["float16", "float32"], Doc("How features are stored.")] = "float32"
     device: Annotated[str, Doc("auto (CUDA where there is one), cpu, cuda or cuda:N.")] = "auto"
-    bf16: Annotated[bool, Doc("Run the encoder in bfloat16 on CUDA.")] = True
+    precision: Annotated[
+        Literal["auto", "float32", "bfloat16"],
+        Doc(
+            "Of the encoder's computation; auto: bfloat16 where the GPU or the CPU has instructions for it, twice as "
+            "fast, else float32."
+        ),
+    ] = "auto"
+    backend: Annotated[
+        Backend,
+        Doc(
+            "What computes features: torch, or OpenVINO on the CPU, which needs pip install 'wsi-lmc[openvino]'; it is "
+            "compared with torch on the first tiles and used only where it agrees."
+        ),
+    ] = "torch"
     pooling: Annotated[
         Pooling,
         Doc("auto: the encoder's own feature, or class token and mean patch token together for Virchow, as published."),
@@ -43,70 +57,48 @@ class EmbedConfig:
     ] = None
     any_mpp: Annotated[bool, Doc("Embed tiles of another mpp than the encoder was trained at.")] = False
 
+    def __post_init__(self) -> None:
+        if self.batch < 0 or self.block < 1:
+            found = f"batch {self.batch}, block {self.block}"
+            raise UsageError(found, "a batch of 0 (by device) or more, a block of 1 or more", "Correct them.")
 
-def store_blocks(store: TileStore, threads: Threads) -> Iterator[tuple[Block, Valid]]:
-    """A tile store's pixels in order, a shard at a time, and the :class:`Validity` of each tile.
+    def device_here(self) -> torch.device:
+        """The device of this machine that is used; OpenVINO's is the CPU.
+
+        Raises:
+            UsageError: no such device here.
+        """
+        return resolve_device("cpu" if self.backend == "openvino" and self.device == "auto" else self.device)
+
+    def precision_on(self, device: torch.device) -> Precision:
+        """The precision that is used on ``device``: what is recorded, and what features are known by."""
+        if self.precision != "auto":
+            return self.precision
+        return "bfloat16" if computes_bfloat16(device) else "float32"
+
+    def batch_on(self, device: torch.device) -> int:
+        """Tiles in a batch on ``device``."""
+        return self.batch or (256 if device.type == "cuda" else 16)
+
+
+def store_blocks(store: TileStore, rows: range, threads: Threads) -> Iterator[tuple[Block, Valid]]:
+    """Some rows of a tile store in order, a shard at a time: pixels, and the :class:`Validity` of each tile.
 
     With several threads the next shard is read meanwhile. The pixels' memory is used again for the next block but one.
     """
     ahead = int(threads.count > 1)
-    starts = range(0, len(store), TILES_PER_SHARD)
-    shape = (min(TILES_PER_SHARD, len(store)), store.tile_px, store.tile_px, 3)
+    starts = rows[::TILES_PER_SHARD]
+    shape = (min(TILES_PER_SHARD, len(rows)), store.tile_px, store.tile_px, 3)
     buffers = [np.empty(shape, np.uint8) for _ in range(min(2 + ahead, len(starts)))]
 
     def begin(number: int) -> Pending[tuple[Block, Valid]]:
-        rows = np.arange(starts[number], min(starts[number] + TILES_PER_SHARD, len(store)))
-        pixels = buffers[number % len(buffers)][: len(rows)]
+        own = np.arange(starts[number], min(starts[number] + TILES_PER_SHARD, rows.stop))
+        pixels = buffers[number % len(buffers)][: len(own)]
         unreadable = np.uint8(Validity.UNREADABLE)
-        reading = store.begin_read(rows, pixels, threads)
-        return reading.then(lambda damaged: (pixels, np.where(damaged, unreadable, store.valid[rows])))
+        reading = store.begin_read(own, pixels, threads)
+        return reading.then(lambda damaged: (pixels, np.where(damaged, unreadable, store.valid[own])))
 
     return in_turn(begin, len(starts), ahead)
-
-
-def embed_blocks(
-    encoder: Encoder,
-    blocks: Iterable[tuple[Block, Valid]],
-    count: int,
-    config: EmbedConfig,
-    normalise: Normaliser | None = None,
-) -> tuple[Float[np.ndarray, "n d"], UInt8[np.ndarray, " n"]]:
-    """Features of ``count`` tiles that come in blocks, in their order, as ``config.dtype``; and their validity.
-
-    ``normalise`` changes tiles before the encoder sees them.
-
-    Batches run over the borders of blocks, so a store and the slide it came from give the same batches and the same
-    bytes, however each of them is read.
-    """
-    features = np.empty((count, encoder.dim), np.dtype(config.dtype))
-    valid: list[Valid] = [np.empty(0, np.uint8)]
-    row = 0
-    for batch in _batches(blocks, config.batch, valid):
-        tiles = torch.from_numpy(batch)
-        part = encoder.embed(tiles if normalise is None else normalise(tiles.to(encoder.device)))
-        features[row : row + len(part)] = part.cpu().numpy()
-        row += len(part)
-    return features, np.concatenate(valid)
-
-
-def _batches(blocks: Iterable[tuple[Block, Valid]], size: int, valid: list[Valid]) -> Iterator[Block]:
-    """The tiles of blocks, ``size`` at a time, in memory that is used again; what is said of them goes to ``valid``."""
-    batch: Block = np.empty((0, 0, 0, 3), np.uint8)
-    filled = 0
-    for block, block_valid in blocks:
-        valid.append(block_valid)
-        if batch.shape[1:] != block.shape[1:]:
-            batch = np.empty((size, *block.shape[1:]), np.uint8)
-        start = 0
-        while start < len(block):
-            taken = min(size - filled, len(block) - start)
-            batch[filled : filled + taken] = block[start : start + taken]
-            filled, start = filled + taken, start + taken
-            if filled == size:
-                yield batch
-                filled = 0
-    if filled:
-        yield batch[:filled]
 
 
 def check_mpp(encoder: Encoder, tile_mpp: float, config: EmbedConfig) -> None:

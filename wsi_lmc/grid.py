@@ -1,6 +1,6 @@
 """Where the tiles lie: one global grid over the slide, in level-0 pixels; pure geometry, no files."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 import cv2
@@ -39,6 +39,13 @@ class TileGrid:
 
     def __len__(self) -> int:
         return len(self.origins)
+
+    def part(self, rows: range) -> "TileGrid":
+        """Some of its tiles."""
+        own = slice(rows.start, rows.stop)
+        return replace(
+            self, origins=self.origins[own], tissue_fraction=self.tissue_fraction[own], padded=self.padded[own]
+        )
 
 
 def place_tiles(mask: TissueMask, geometry: SlideGeometry, config: GridConfig) -> TileGrid:

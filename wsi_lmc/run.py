@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wsi_lmc.cluster import Executor
 from wsi_lmc.cohort import SlideEntry
 from wsi_lmc.config import write_resolved
 from wsi_lmc.division import WHOLE, Shard
 from wsi_lmc.errors import UsageError
+from wsi_lmc.executor import Executor
 from wsi_lmc.featurestore import FeatureStore
 from wsi_lmc.runfolder import add_slides, list_slides, plan, prepare_run, record, write_table
 from wsi_lmc.steps.outcome import Outcome
@@ -85,14 +85,15 @@ def embed_cohort(
     Raises:
         UsageError: folder, encoder or device does not fit, or an id occurs twice; nothing was started.
     """
-    from wsi_lmc.encoder import load_encoder, resolve_device  # torch only where it is needed
+    from wsi_lmc.backends import accelerated  # torch only where it is needed
+    from wsi_lmc.encoder import load_encoder
     from wsi_lmc.normalisers import load_normaliser
     from wsi_lmc.pooling import pooled
     from wsi_lmc.steps.embed import EmbedTask, embed_slide
 
     masks = _masks(inputs.slides, options.mask)
-    device = resolve_device(config.device)
-    sha256 = pooled(load_encoder(encoder, device), config.pooling).sha256
+    device = config.device_here()
+    sha256 = accelerated(pooled(load_encoder(encoder, device), config.pooling), config.backend).sha256
     load_normaliser(config.normalise, config.reference, config.weights, device)  # so that it fails now, if at all
     sources: dict[str, Path | TileTask] = {}
     for store in inputs.stores:

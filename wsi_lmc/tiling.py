@@ -20,7 +20,7 @@ TILES_PER_BLOCK = 256  # fewer, and threads hand over to each other more often t
 
 
 def read_blocks(
-    slide: Slide, grid: TileGrid, size: int, take: Take | None = None
+    slide: Slide, grid: TileGrid, size: int, take: Take | None = None, of: int | None = None
 ) -> Iterator[tuple[UInt8[np.ndarray, "tile h w 3"], UInt8[np.ndarray, " tile"]]]:
     """Read a grid's tiles in order, ``size`` at a time: pixels, and the :class:`Validity` of each.
 
@@ -32,9 +32,10 @@ def read_blocks(
         grid: where its tiles lie.
         size: tiles in a block.
         take: called with each tile's row and pixels by the thread that has just read it, in whose cache it still is.
+        of: tiles of the whole slide, where the grid is but a part.
 
     Raises:
-        SlideError: ``unreadable_tiles`` as soon as more than 5 % of the grid cannot be decoded.
+        SlideError: ``unreadable_tiles`` as soon as more than 5 % of the slide's tiles cannot be decoded.
     """
     side = grid.sampling.tile
     plan = slide.plan(grid.origins, grid.sampling)
@@ -50,7 +51,7 @@ def read_blocks(
 
     for start, (pixels, boxes) in zip(starts, in_turn(begin, len(starts), ahead), strict=True):
         unreadable += int(boxes.unreadable.sum())
-        _check_share(unreadable, len(grid))
+        check_readable(unreadable, len(grid) if of is None else of)
         yield pixels, _validity(boxes, grid.padded[start : start + size])
 
 
@@ -94,7 +95,7 @@ def _keep(native: NativeTiles, writer: TileStoreWriter, threads: Threads) -> Ite
 
         valid = np.concatenate([shard for part in threads.each(keep, len(shards)) for shard in part])
         unreadable += int((valid == Validity.UNREADABLE).sum())
-        _check_share(unreadable, len(native))
+        check_readable(unreadable, len(native))
         yield valid
 
 
@@ -127,14 +128,8 @@ def describe_tiles(slide: Slide, grid: TileGrid) -> Attributes:
     }
 
 
-def _validity(boxes: Boxes, padded: Bool[np.ndarray, " tile"]) -> UInt8[np.ndarray, " tile"]:
-    valid = np.where(boxes.transparent, Validity.COMPOSITED, Validity.OK)
-    valid[padded] = Validity.PADDED
-    valid[boxes.unreadable] = Validity.UNREADABLE
-    return valid.astype(np.uint8)
-
-
-def _check_share(unreadable: int, total: int) -> None:
+def check_readable(unreadable: int, total: int) -> None:
+    """Raise SlideError ``unreadable_tiles`` where more than 5 % of a slide's tiles cannot be decoded."""
     if unreadable > MAX_UNREADABLE_SHARE * total:
         raise SlideError(
             "unreadable_tiles",
@@ -142,3 +137,10 @@ def _check_share(unreadable: int, total: int) -> None:
             f"{MAX_UNREADABLE_SHARE:.0%} at most",
             "Copy the slide again from its source; if it stays so, leave it out.",
         )
+
+
+def _validity(boxes: Boxes, padded: Bool[np.ndarray, " tile"]) -> UInt8[np.ndarray, " tile"]:
+    valid = np.where(boxes.transparent, Validity.COMPOSITED, Validity.OK)
+    valid[padded] = Validity.PADDED
+    valid[boxes.unreadable] = Validity.UNREADABLE
+    return valid.astype(np.uint8)

@@ -10,8 +10,9 @@ from typing import Annotated, Any
 
 import typer
 
-from wsi_lmc.cluster import Executor, make_executor
+from wsi_lmc.cluster import LocalWorkers, make_executor
 from wsi_lmc.config import build, read_config, settings_of
+from wsi_lmc.executor import Executor
 from wsi_lmc.runfolder import SLIDES
 from wsi_lmc.steps.outcome import Outcome
 from wsi_lmc.threads import available_cores
@@ -96,7 +97,7 @@ def resolve[C](section: str, config: type[C], file: Path | None, given: Mapping[
 def executor_for(tasks: int, workers: int | None, scheduler: str | None, insecure: bool) -> Executor:
     """Workers as asked for; by default one a core, and not more than there are tasks."""
     wanted = min(available_cores(), max(tasks, 1)) if workers is None else workers
-    return make_executor(wanted, scheduler, insecure)
+    return make_executor(LocalWorkers(wanted), scheduler, insecure)
 
 
 def close(outcomes: Sequence[Outcome], out: Path, following: str) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from wsi_lmc.cluster import LocalWorkers, make_executor
 from wsi_lmc.cohort import find_slides
 from wsi_lmc.commands.common import (
     ConfigFile,
@@ -19,17 +20,21 @@ from wsi_lmc.commands.common import (
     ShardText,
     Workers,
     close,
-    executor_for,
     resolve,
     with_settings,
 )  # fmt: skip
 from wsi_lmc.division import WHOLE, parse_shard
 from wsi_lmc.embedding import EmbedConfig
+from wsi_lmc.encoder import visible_gpus
 from wsi_lmc.errors import UsageError
 from wsi_lmc.progress import ProgressReport
 from wsi_lmc.run import EmbedInputs, RunOptions, embed_cohort, find_stores, holds_stores
 from wsi_lmc.runfolder import DEFAULT, prepare_run
 from wsi_lmc.steps.tile import TileConfig
+from wsi_lmc.threads import available_cores
+
+_CORES_A_WORKER = 8
+_SLIDES_AT_ONCE = 4
 
 
 @with_settings({"embed": EmbedConfig, "tile": TileConfig})
@@ -70,7 +75,7 @@ def command(
     what = EmbedInputs(stores, entries, resolve("tile", TileConfig, config, given))
     total = share.size(len(stores) + len(entries))
     with (
-        executor_for(total, workers, scheduler, insecure) as executor,
+        make_executor(_workers(total, workers, settings), scheduler, insecure) as executor,
         ProgressReport("embed", total, quiet) as progress,
     ):
         options = RunOptions(executor, mask, overwrite, progress.add, share)
@@ -78,6 +83,16 @@ def command(
     where = "" if output == DEFAULT else f" {output}"
     following = f"wsi-lmc export{where} --to trident -o DIR"
     close(outcomes, output, following if share == WHOLE else f"wsi-lmc status {output}")
+
+
+def _workers(slides: int, asked: int | None, settings: EmbedConfig) -> LocalWorkers:
+    """A worker process a GPU; without one, a process for every few cores, since a small network fills no more.
+
+    Each has several slides in work, so that the device never waits for one to be opened, read or written.
+    """
+    gpus = visible_gpus() if settings.device in ("auto", "cuda") and settings.backend == "torch" else []
+    count = len(gpus) or -(-available_cores() // _CORES_A_WORKER)
+    return LocalWorkers(min(count, max(slides, 1)) if asked is None else asked, _SLIDES_AT_ONCE, gpus)
 
 
 def _absolute(settings: EmbedConfig) -> EmbedConfig:

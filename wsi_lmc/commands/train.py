@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from wsi_lmc.cluster import make_executor
+from wsi_lmc.cluster import LocalWorkers, make_executor
 from wsi_lmc.commands.common import ConfigFile, Insecure, Quiet, Scheduler, resolve, with_settings
 from wsi_lmc.progress import ProgressReport
 from wsi_lmc.run import CHECKPOINT, find_stores, train_cohort
@@ -39,7 +39,7 @@ def command(
     paths = find_stores(stores or [DEFAULT])
     start = "overwrite" if overwrite else "resume" if resume else "new"
     with (
-        make_executor(0, scheduler, insecure) as executor,
+        make_executor(LocalWorkers(0), scheduler, insecure) as executor,
         ProgressReport("train", settings.steps, quiet or not first) as progress,
     ):
 

@@ -6,7 +6,7 @@ else that timm knows, ``hub`` uploads it.
 
 from wsi_lmc.encoder.card import TrainingFacts, write_card
 from wsi_lmc.encoder.folder import ENCODER_FOLDER, EncoderMetadata, save_encoder
-from wsi_lmc.encoder.loading import Encoder, load_encoder, resolve_device
+from wsi_lmc.encoder.loading import Encoder, Precision, computes_bfloat16, load_encoder, resolve_device, visible_gpus
 from wsi_lmc.encoder.network import Architecture, EncoderConfig, build_encoder, scale_input, weights_sha256
 
 __all__ = [
@@ -15,12 +15,15 @@ __all__ = [
     "Encoder",
     "EncoderConfig",
     "EncoderMetadata",
+    "Precision",
     "TrainingFacts",
     "build_encoder",
+    "computes_bfloat16",
     "load_encoder",
     "resolve_device",
     "save_encoder",
     "scale_input",
+    "visible_gpus",
     "weights_sha256",
     "write_card",
 ]

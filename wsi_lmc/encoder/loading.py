@@ -12,16 +12,17 @@ Weights of folders and of the Hub are read from safetensors only; no code that c
 """
 
 import json
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import timm
 import torch
 from huggingface_hub import snapshot_download
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Shaped, UInt8
 from safetensors import SafetensorError, safe_open
 from timm.data.config import resolve_model_data_config
 from timm.layers import PatchEmbed, SwiGLUPacked
@@ -40,6 +41,9 @@ from wsi_lmc.encoder.network import (
 )
 from wsi_lmc.errors import StoreError, UsageError
 
+Precision = Literal["float32", "bfloat16"]
+Runner = Callable[[Tensor], Tensor]  # what `Encoder.features` is: images to features
+
 _FEED_FORWARD = ("blocks.0.mlp.fc1.weight", "blocks.0.mlp.fc2.weight")
 
 
@@ -49,8 +53,8 @@ class Encoder:
 
     ``name`` holds no path; ``sha256`` covers the weights (see `weights_sha256`); ``trained_mpp`` (microns per pixel)
     is None where it is unknown; ``input_px`` is the side at which the network was built, ``fixed_input`` whether it
-    takes no other, and ``patch`` what a side must be a multiple of; ``bf16`` runs the network in bfloat16 on CUDA
-    (ignored on CPU).
+    takes no other, and ``patch`` what a side must be a multiple of; ``precision`` is that of the network's computation,
+    features and weights stay float32. ``runner`` computes `features` in torch's place, where there is one.
     """
 
     name: str
@@ -65,8 +69,9 @@ class Encoder:
     fixed_input: bool
     module: nn.Module
     device: torch.device
-    bf16: bool = False
+    precision: Precision = "float32"
     patch: int = 1
+    runner: Runner | None = None
 
     def embed(self, tiles: UInt8[Tensor, "b h w 3"]) -> Float[Tensor, "b d"]:
         """Float32 features of RGB tiles, on the encoder's device.
@@ -75,14 +80,22 @@ class Encoder:
         take their size.
         """
         with torch.inference_mode():
-            images = tiles.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float() / 255.0
-            if not self._takes(images.shape[2], images.shape[3]):
+            images = tiles.to(self.device, non_blocking=True)
+            if not self._takes(images.shape[1], images.shape[2]):
+                images = images.permute(0, 3, 1, 2).float() / 255.0
                 size = (self.input_px, self.input_px)
                 images = functional.interpolate(images, size=size, mode="bilinear", antialias=True)
-            images = scale_input(images, self.mean, self.std)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16 and self.device.type == "cuda"):
-                features = self.module(images)
-        return features.float()
+                images = images.permute(0, 2, 3, 1)
+            return (self.runner or self.features)(images)
+
+    def features(self, images: Shaped[Tensor, "b h w 3"]) -> Float[Tensor, "b d"]:
+        """Features, by torch, of images on the device in a size that the network takes: uint8, or float in [0, 1]."""
+        images = images.permute(0, 3, 1, 2)
+        if images.dtype == torch.uint8:
+            images = images.float() / 255.0
+        images = scale_input(images, self.mean, self.std)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            return self.module(images).float()
 
     def _takes(self, height: int, width: int) -> bool:
         if self.fixed_input:
@@ -103,7 +116,22 @@ def resolve_device(name: str) -> torch.device:
     return torch.device("cuda" if name == "auto" and cuda else "cpu" if name == "auto" else name)
 
 
-def load_encoder(spec: str, device: torch.device, bf16: bool = False, tile_px: int = 256) -> Encoder:
+def visible_gpus() -> list[str]:
+    """This machine's GPUs, as CUDA_VISIBLE_DEVICES names them; none where there is no CUDA."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    stated = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    return stated[:count] if len(stated) >= count else [str(number) for number in range(count)]
+
+
+def computes_bfloat16(device: torch.device) -> bool:
+    """Whether ``device`` has instructions for bfloat16; elsewhere it is emulated, slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    known = getattr(torch.cpu, "get_capabilities", dict)()  # new in torch 2.11 or so
+    return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
+
+
+def load_encoder(spec: str, device: torch.device, precision: Precision = "float32", tile_px: int = 256) -> Encoder:
     """The encoder that ``spec`` names (see the top of this file), ready to embed on ``device``.
 
     ``tile_px`` is the input size of an *untrained* own architecture; every other encoder knows its own.
@@ -114,28 +142,28 @@ def load_encoder(spec: str, device: torch.device, bf16: bool = False, tile_px: i
     """
     source, _, rest = spec.partition(":")
     if source == "untrained":
-        return _untrained(rest, device, bf16, tile_px)
+        return _untrained(rest, device, precision, tile_px)
     if source == "hf-hub":
-        return _from_folder(_fetch(rest), device, bf16, name=rest)
+        return _from_folder(_fetch(rest), device, precision, name=rest)
     if source == "local-dir" or Path(spec).is_dir() or "/" in spec:
-        return _from_folder(Path(rest if source == "local-dir" else spec), device, bf16, name=None)
+        return _from_folder(Path(rest if source == "local-dir" else spec), device, precision, name=None)
     model = _attempt(lambda: timm.create_model(spec, pretrained=True, num_classes=0), spec)
-    return _describe(model, {}, spec, device, bf16)
+    return _describe(model, {}, spec, device, precision)
 
 
-def _untrained(rest: str, device: torch.device, bf16: bool, tile_px: int) -> Encoder:
+def _untrained(rest: str, device: torch.device, precision: Precision, tile_px: int) -> Encoder:
     name, _, seed = rest.partition("@")
     if not re.fullmatch(r"[0-9]{0,9}", seed):
         raise UsageError(f"seed {seed!r} in 'untrained:{rest}'", "a whole number after @", "Write untrained:NAME@0.")
     label = f"untrained-{name}-{int(seed or 0)}"
     if name in OVERRIDES:
         model = build_encoder(EncoderConfig(cast(Architecture, name)), tile_px, int(seed or 0))
-        return _describe(model, {"architecture": name}, label, device, bf16)
+        return _describe(model, {"architecture": name}, label, device, precision)
     model = _attempt(lambda: seeded(lambda: timm.create_model(name, num_classes=0), int(seed or 0)), name)
-    return _describe(model, {}, label, device, bf16)
+    return _describe(model, {}, label, device, precision)
 
 
-def _from_folder(folder: Path, device: torch.device, bf16: bool, name: str | None) -> Encoder:
+def _from_folder(folder: Path, device: torch.device, precision: Precision, name: str | None) -> Encoder:
     if (folder / ENCODER_FOLDER / CONFIG).is_file():
         folder = folder / ENCODER_FOLDER
     for file in (CONFIG, WEIGHTS):
@@ -151,7 +179,7 @@ def _from_folder(folder: Path, device: torch.device, bf16: bool, name: str | Non
         model = _attempt(lambda: timm.create_model(f"local-dir:{folder}", **options), str(folder))
     except (SafetensorError, json.JSONDecodeError, KeyError) as error:
         raise StoreError(f"{folder} is damaged ({error})", "readable weights", "Copy or train it again.") from error
-    return _describe(model, config.get(METADATA, {}), name, device, bf16)
+    return _describe(model, config.get(METADATA, {}), name, device, precision)
 
 
 def _unstated(architecture: str, weights: Path) -> dict[str, Any]:
@@ -192,7 +220,9 @@ def _attempt[T](load: Callable[[], T], what: str) -> T:
         ) from error
 
 
-def _describe(model: nn.Module, own: Mapping[str, Any], name: str | None, device: torch.device, bf16: bool) -> Encoder:
+def _describe(
+    model: nn.Module, own: Mapping[str, Any], name: str | None, device: torch.device, precision: Precision
+) -> Encoder:
     """Freeze the network and collect what is known about it; ``own`` is the "wsi_lmc" part of its configuration."""
     sha256 = weights_sha256(model)
     if own.get("weights_sha256", sha256) != sha256:
@@ -216,7 +246,7 @@ def _describe(model: nn.Module, own: Mapping[str, Any], name: str | None, device
         fixed_input=bool(config.get("fixed_input_size", False)),
         module=model.eval().requires_grad_(False).to(device),
         device=device,
-        bf16=bf16,
+        precision=precision,
         patch=_patch_of(model),
     )
 

@@ -1,35 +1,36 @@
-"""One slide into its feature store, from its tile store or straight from the slide."""
+"""One slide into its feature store, from its tile store or straight from the slide; a large one in parts."""
 
 import time
-from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from threading import Lock
+from typing import Any, cast
 
 import numpy as np
 
-from wsi_lmc.embedding import EmbedConfig, check_mpp, embed_blocks, store_blocks
-from wsi_lmc.encoder import Encoder, load_encoder, resolve_device
+from wsi_lmc.backends import accelerated, used_by
+from wsi_lmc.embedding import EmbedConfig, check_mpp
+from wsi_lmc.encoder import Encoder, load_encoder
+from wsi_lmc.engine import Engine
 from wsi_lmc.errors import StoreError, UsageError
 from wsi_lmc.featurestore import FeatureStore, write_features
-from wsi_lmc.normalisers import Normaliser, load_normaliser, normaliser_fingerprint
+from wsi_lmc.normalisers import load_normaliser, normaliser_fingerprint
 from wsi_lmc.pooling import pooled
 from wsi_lmc.provenance import fingerprint
 from wsi_lmc.publish import publishing, working
-from wsi_lmc.slide import check_file
-from wsi_lmc.steps.outcome import Outcome, Stage, still_valid, succeeded
-from wsi_lmc.steps.tile import TileTask, open_task_slide, plan_tiles, refuse_duplicate, tile_identity
-from wsi_lmc.threads import Threads, threads_of_process
-from wsi_lmc.tilestore import TileRows, TileStore
-from wsi_lmc.tiling import TILES_PER_BLOCK, describe_tiles, read_blocks
+from wsi_lmc.steps.outcome import Outcome, Split, Stage, still_valid, succeeded
+from wsi_lmc.steps.parts import Part, Parts
+from wsi_lmc.steps.sources import Source, open_source, source_identity
+from wsi_lmc.steps.tile import TileTask
+from wsi_lmc.tilestore import TileRows, Validity
+from wsi_lmc.tiling import check_readable
 from wsi_lmc.zarrio import Attributes
-
-FROM_SLIDE = "from slide"
 
 
 @dataclass(frozen=True)
 class EmbedTask:
-    """Embed one slide into the run folder ``out``.
+    """Embed one slide into the run folder ``out``, or ``part`` of it, a number of a block of ``config.block`` tiles.
 
     ``source`` is a tile store, or a task whose tiles are read straight from the slide. ``encoder`` is a spec as
     :func:`wsi_lmc.encoder.load_encoder` takes it, ``encoder_sha256`` the weights it must stand for: a worker that
@@ -43,6 +44,7 @@ class EmbedTask:
     encoder_sha256: str
     config: EmbedConfig
     overwrite: bool = False
+    part: int | None = None
 
     @property
     def stage(self) -> Stage:
@@ -50,14 +52,19 @@ class EmbedTask:
         return "embed"
 
 
-def embed_slide(task: EmbedTask) -> Outcome:
+def embed_slide(task: EmbedTask) -> Outcome | Split[EmbedTask]:
     """Embed one slide; from its tile store and straight from the slide the pixels, and so the features, are the same.
+
+    A slide of more than one block is not embedded at once: its parts that are not there yet come back. When they are,
+    the same task publishes the slide.
 
     Raises:
         SlideError: the slide cannot be processed, for the reason its code names.
         StoreError: the tile store cannot be read.
         UsageError: the encoder is not what it was when the task was made.
     """
+    if task.part is not None:
+        return _embed_part(task, task.part)
     began = time.monotonic()
     final = task.out / "features" / f"{task.slide_id}.zarr"
     with working(task.out, f"embed-{task.slide_id}"):
@@ -66,66 +73,71 @@ def embed_slide(task: EmbedTask) -> Outcome:
         if finished is not None:
             outcome = succeeded(task.slide_id, "embed", finished.attributes["slide"], len(finished))
             return replace(outcome, fresh=False, seconds=time.monotonic() - began)
-        network = _Network(*_load(task.encoder, task.encoder_sha256, task.config))
-        embed = _embed_store if isinstance(task.source, Path) else _embed_from_slide
-        features, rows, described = embed(cast(Any, task.source), network, task.config)
-        encoder = network.encoder
-        attributes = described | identity | _describe_encoder(encoder, task)
+        engine = _engine(task)
+        with open_source(task.source) as source:
+            check_mpp(engine.encoder, source.tile_mpp, task.config)
+            parts = _parts(task, identity, source)
+            found = [_embed(engine, source, parts.rows(0), task.config)] if len(parts) == 1 else _collect(parts)
+            missing = [number for number, part in enumerate(found) if part is None]
+            if missing:
+                return Split(tuple(replace(task, part=number) for number in missing))
+            features, rows = _joined(cast(list[Part], found), source, engine.encoder.dim, task.config)
+        attributes = source.described | identity | _describe_encoder(engine, task)
         with publishing(task.out, final) as draft:
             write_features(draft, features, rows, attributes)
+        parts.remove()
     outcome = succeeded(task.slide_id, "embed", attributes["slide"], len(features))
     return replace(outcome, seconds=time.monotonic() - began)
 
 
-class _Network(NamedTuple):
-    """What tiles go through."""
-
-    encoder: Encoder
-    normalise: Normaliser | None
-
-
-def _embed_store(path: Path, network: _Network, config: EmbedConfig) -> tuple[np.ndarray, TileRows, Attributes]:
-    store = TileStore.open(path)
-    check_mpp(network.encoder, store.mpp.mean, config)
-    with Threads(threads_of_process()) as threads:
-        blocks = store_blocks(store, threads)
-        features, valid = embed_blocks(network.encoder, blocks, len(store), config, network.normalise)
-    described = {"slide": store.attributes["slide"], "tile": store.attributes["tile"]}
-    return features, TileRows(store.origins, store.tissue_fraction, valid), described
+def _embed_part(task: EmbedTask, number: int) -> Outcome:
+    """Embed one block of a slide into its checkpoint, unless it is there."""
+    began = time.monotonic()
+    with working(task.out, f"embed-{task.slide_id}.{number}"), open_source(task.source) as source:
+        parts = _parts(task, _identity(task), source)
+        rows = parts.rows(number)
+        if parts.load(number) is None:
+            parts.save(number, *_embed(_engine(task), source, rows, task.config))
+    return Outcome(task.slide_id, "embed", "done", tiles=len(rows), seconds=time.monotonic() - began)
 
 
-def _embed_from_slide(
-    tiles: TileTask, network: _Network, config: EmbedConfig
-) -> tuple[np.ndarray, TileRows, Attributes]:
-    with open_task_slide(tiles) as slide:
-        grid, _, _ = plan_tiles(tiles, slide)
-        check_mpp(network.encoder, grid.sampling.effective_mpp.mean, config)
-        blocks = read_blocks(slide, grid, TILES_PER_BLOCK)
-        features, valid = embed_blocks(network.encoder, blocks, len(grid), config, network.normalise)
-        described = {"slide": asdict(slide.info), "tile": describe_tiles(slide, grid)}
-    return features, TileRows(grid.origins, grid.tissue_fraction, valid), described
+def _embed(engine: Engine, source: Source, rows: range, config: EmbedConfig) -> Part:
+    features = np.empty((len(rows), engine.encoder.dim), np.dtype(config.dtype))
+    return features, engine.embed(source.blocks(rows), features)
+
+
+def _parts(task: EmbedTask, identity: Attributes, source: Source) -> Parts:
+    return Parts(task.out, task.slide_id, fingerprint(identity), len(source), task.config.block)
+
+
+def _collect(parts: Parts) -> list[Part | None]:
+    return [parts.load(number) for number in range(len(parts))]
+
+
+def _joined(found: Sequence[Part], source: Source, dim: int, config: EmbedConfig) -> tuple[np.ndarray, TileRows]:
+    """All of a slide's features, and its rows as they turned out to be."""
+    nothing = np.empty((0, dim), np.dtype(config.dtype)), np.empty(0, np.uint8)
+    features, valid = (np.concatenate(column) for column in zip(nothing, *found, strict=True))
+    check_readable(int((valid == Validity.UNREADABLE).sum()), len(valid))
+    return features, replace(source.rows, valid=valid)
 
 
 def _identity(task: EmbedTask) -> Attributes:
-    """Fingerprints of everything that decides a slide's features; the device is left out on purpose."""
+    """Fingerprints of everything that decides a slide's features.
+
+    The device and the batch are left out on purpose: they change no more than the last bits.
+    """
+    of_source = source_identity(task.source)
     settings: dict[str, Any] = {
         "encoder": task.encoder_sha256,
-        "batch": task.config.batch,
         "dtype": task.config.dtype,
-        "bf16": task.config.bf16,
+        "precision": task.config.precision_on(task.config.device_here()),
+        "backend": task.config.backend,
         "pooling": task.config.pooling,
         "normaliser": normaliser_fingerprint(task.config.normalise, task.config.reference, task.config.weights),
+        "tile": of_source.pop("tile", None),
     }
-    if isinstance(task.source, Path):
-        store = TileStore.open(task.source)
-        slide, tiles = store.attributes["slide_fingerprint"], store.fingerprint
-    else:
-        refuse_duplicate(task.source.entry)
-        check_file(task.source.entry.path)
-        of_tiles = tile_identity(task.source)
-        slide, tiles = of_tiles["slide_fingerprint"], FROM_SLIDE
-        settings["tile"] = {key: value for key, value in of_tiles.items() if key != "slide_fingerprint"}
-    return {"slide_fingerprint": slide, "tile_store": tiles, "config_fingerprint": fingerprint(settings)}
+    return of_source | {"config_fingerprint": fingerprint(settings)}
 
 
 def _finished(final: Path, identity: Attributes, overwrite: bool) -> FeatureStore | None:
@@ -137,7 +149,8 @@ def _finished(final: Path, identity: Attributes, overwrite: bool) -> FeatureStor
     return store if still_valid(f"features/{final.name}", store.attributes, identity, overwrite) else None
 
 
-def _describe_encoder(encoder: Encoder, task: EmbedTask) -> Attributes:
+def _describe_encoder(engine: Engine, task: EmbedTask) -> Attributes:
+    encoder = engine.encoder
     described = {
         "name": encoder.name,
         "architecture": encoder.architecture,
@@ -145,16 +158,30 @@ def _describe_encoder(encoder: Encoder, task: EmbedTask) -> Attributes:
         "mode": encoder.mode,
         "trained_mpp": encoder.trained_mpp,
         "dtype": task.config.dtype,
+        "precision": encoder.precision,
+        "backend": used_by(encoder),
         "normalised": task.config.normalise,
     }
-    return {"encoder": described, "batch_size": task.config.batch}
+    return {"encoder": described, "batch_size": engine.at_once}
 
 
-@lru_cache(maxsize=1)
-def _load(spec: str, sha256: str, config: EmbedConfig) -> tuple[Encoder, Normaliser | None]:
-    """One encoder, and one normaliser, a process, loaded once however many slides it embeds."""
-    device = resolve_device(config.device)
-    encoder = load_encoder(spec, device, config.bf16)
+_engines: dict[tuple[str, str, EmbedConfig], Engine] = {}
+_engines_lock = Lock()
+
+
+def _engine(task: EmbedTask) -> Engine:
+    """One engine a process, loaded once however many slides it embeds, and shared by the threads that read them."""
+    key = (task.encoder, task.encoder_sha256, task.config)
+    with _engines_lock:
+        if key not in _engines:
+            _engines.clear()  # whoever still uses another holds on to it
+            _engines[key] = _load(*key)
+        return _engines[key]
+
+
+def _load(spec: str, sha256: str, config: EmbedConfig) -> Engine:
+    device = config.device_here()
+    encoder: Encoder = load_encoder(spec, device, config.precision_on(device))
     if encoder.sha256 != sha256:
         raise UsageError(
             f"the encoder's weights have SHA-256 {encoder.sha256[:16]}",
@@ -162,4 +189,4 @@ def _load(spec: str, sha256: str, config: EmbedConfig) -> tuple[Encoder, Normali
             "Do not replace a checkpoint while it is in use; start again.",
         )
     normalise = load_normaliser(config.normalise, config.reference, config.weights, device)
-    return pooled(encoder, config.pooling), normalise
+    return Engine(accelerated(pooled(encoder, config.pooling), config.backend), normalise, config.batch_on(device))

@@ -34,6 +34,13 @@ class Outcome:
     detail: str = ""
 
 
+@dataclass(frozen=True)
+class Split[T]:
+    """A task that turned out to be large: ``parts`` can be run by anyone, in any order; then the task, once more."""
+
+    parts: tuple[T, ...]
+
+
 def succeeded(slide_id: str, stage: Stage, slide: dict[str, Any], tiles: int) -> Outcome:
     """The outcome of a slide that is done: ``slide`` is its description as stored, ``tiles`` how many it has."""
     mpp_x, mpp_y = slide["mpp"]

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import torch
 from annotated_doc import Doc
 
-from wsi_lmc.encoder import Architecture
+from wsi_lmc.encoder import Architecture, computes_bfloat16
 from wsi_lmc.errors import UsageError
 from wsi_lmc.stain import SeparationConfig, ViewConfig
 
@@ -106,14 +106,6 @@ class TrainConfig:
     def anneal_steps(self) -> int:
         """Steps in which the learning rate falls."""
         return round(self.anneal_share * self.steps)
-
-
-def computes_bfloat16(device: torch.device) -> bool:
-    """Whether ``device`` has instructions for bfloat16; elsewhere it is emulated, slower than float32."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    known = getattr(torch.cpu, "get_capabilities", dict)()  # new in torch 2.11 or so
-    return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
 
 
 _WORTH_COMPILING = 500  # steps
