@@ -30,7 +30,7 @@ import numpy as np
 import openslide
 import psutil
 import torch
-from big_slides import build
+from big_slides import UM, build
 from torch.utils.data import DataLoader, Dataset
 
 from wsi_lmc.backends import accelerated, used_by
@@ -41,6 +41,7 @@ from wsi_lmc.encoder import load_encoder, visible_gpus
 from wsi_lmc.engine import Engine
 from wsi_lmc.executor import Executor
 from wsi_lmc.featurestore import FeatureStore
+from wsi_lmc.grid import GridConfig
 from wsi_lmc.pooling import pooled
 from wsi_lmc.run import EmbedInputs, RunOptions, embed_cohort
 from wsi_lmc.steps.sources import open_source
@@ -48,6 +49,7 @@ from wsi_lmc.steps.tile import TileConfig, TileTask
 from wsi_lmc.threads import available_cores
 
 SLIDES, SMALLEST = 20, 50
+NATIVE = TileConfig(grid=GridConfig(tile_mpp=UM))
 
 
 @dataclass(frozen=True)
@@ -76,13 +78,13 @@ def cohort(folder: Path, source: Path, largest: int) -> list[SlideEntry]:
         side = 256 * math.ceil(math.sqrt(3 * tiles))
         path = folder / f"slide-{number:02d}-{side}.tif"
         if not path.is_file():
-            build(path, source, side, 256)
+            build(path.with_suffix(".part"), source, side, 256).rename(path)
         entries.append(SlideEntry(path, path.stem))
     return entries
 
 
 def _task(bench_folder: Path, entry: SlideEntry) -> TileTask:
-    return TileTask(entry, bench_folder / "reading", TileConfig())
+    return TileTask(entry, bench_folder / "reading", NATIVE)
 
 
 def reading(bench: Bench) -> int:
@@ -108,7 +110,9 @@ def embed(executor: Executor, bench: Bench, slides: Sequence[SlideEntry]) -> int
     """The command's own way."""
     out = bench.folder / "run"
     shutil.rmtree(out, ignore_errors=True)
-    found = embed_cohort(EmbedInputs(slides=slides), bench.encoder, out, bench.config, RunOptions(executor))
+    found = embed_cohort(
+        EmbedInputs(slides=slides, tile=NATIVE), bench.encoder, out, bench.config, RunOptions(executor)
+    )
     wrong = [outcome for outcome in found if outcome.state != "done"]
     if wrong:
         raise RuntimeError(f"{wrong[0].slide_id}: {wrong[0].reason}")

@@ -14,17 +14,20 @@ import tifffile
 
 UM = 0.25
 REDUCTIONS = (1, 4, 16)
+_FEWEST = 8  # tiles along a side: fewer do not show the ellipse
 _LEFT, _TOP = 15, 16  # first column and row of the tiles taken: nothing but tissue there
 
 
 def build(path: Path, source: Path, side: int, tile: int) -> Path:
-    """Write a square slide of ``side`` pixels, levels 1, 1/4 and 1/16, in JPEG tiles of ``tile`` pixels.
+    """Write a square slide of ``side`` pixels in JPEG tiles of ``tile``: levels 1, 1/4 and 1/16, if not too small.
 
     Tiles of 256 px at level 0 are the source's own bytes; others are encoded anew (quality 85, 4:2:0).
     """
     with tifffile.TiffWriter(path, bigtiff=True) as tiff:
         for reduction in REDUCTIONS:
             level_side = side // reduction
+            if reduction > 1 and level_side < _FEWEST * tile:
+                break
             pattern = _own_tiles(source) if reduction == 1 and tile == 256 else _encoded(source, reduction, tile)
             tiff.write(
                 _lay_out(pattern, _jpeg(np.full((tile, tile, 3), 243, np.uint8)), -(-level_side // tile)),

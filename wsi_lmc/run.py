@@ -61,7 +61,7 @@ def tile_cohort(slides: Sequence[SlideEntry], out: Path, config: TileConfig, opt
     plan(out, "tile", (entry.slide_id for entry in slides))
     own = options.shard.take(slides, lambda entry: entry.slide_id)
     tasks = [TileTask(entry, out, config, masks.get(entry.slide_id), options.overwrite) for entry in own]
-    return _collect(options.executor.run(tile_slide, tasks), out, [task.slide_id for task in tasks], options.on_outcome)
+    return collect(options.executor.run(tile_slide, tasks), out, [task.slide_id for task in tasks], options.on_outcome)
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def embed_cohort(
         EmbedTask(slide_id, sources[slide_id], out, encoder, sha256, config, options.overwrite) for slide_id in own
     ]
     found = options.executor.run(embed_slide, tasks, on_gpu=True)
-    return _collect(found, out, own, options.on_outcome)
+    return collect(found, out, own, options.on_outcome)
 
 
 def train_cohort(
@@ -224,7 +224,7 @@ def _masks(slides: Sequence[SlideEntry], mask: Path | None) -> dict[str, Path]:
     return {entry.slide_id: mask for entry in slides}
 
 
-def _collect(found: Iterator[Outcome], out: Path, order: list[str], on_outcome: OnOutcome) -> list[Outcome]:
+def collect(found: Iterator[Outcome], out: Path, order: list[str], on_outcome: OnOutcome) -> list[Outcome]:
     """Record outcomes as they come; the table is written even where the run is interrupted."""
     outcomes: dict[str, Outcome] = {}
     try:
