@@ -18,7 +18,7 @@ from distributed.scheduler import KilledWorker
 from wsi_lmc.errors import StoreError, UsageError
 from wsi_lmc.executor import Executor, SerialExecutor, Step, attempt, failed
 from wsi_lmc.steps.agenda import Agenda, Item, Task
-from wsi_lmc.steps.outcome import Outcome
+from wsi_lmc.steps.outcome import Outcome, Split
 from wsi_lmc.threads import available_cores
 
 GPU, CPU = "GPU", "CPU"
@@ -74,29 +74,46 @@ class DaskExecutor:
         try:
             while True:
                 resources, slots = self._offer(on_gpu)
-                while len(running) < slots and (item := agenda.take()) is not None:
-                    future = self._client.submit(
-                        attempt, step, item.task, pure=False, resources=resources, retries=0, priority=0
-                    )
-                    running[future] = item
+                begun = self._hand_over(step, _next_of(agenda, slots - len(running)), resources)
+                running |= begun
+                for future in begun:
                     future.add_done_callback(ended.put)
                 if not running:
                     return
-                try:
-                    future = ended.get(timeout=_LOOK_S)
-                except Empty:
-                    continue
-                outcome = self._take(agenda, running.pop(future), future)
-                if outcome is not None:
-                    yield outcome
+                found = _all_of(ended)
+                outcomes = self._outcomes(found)
+                for future in found:
+                    if future.status == "pending":  # its worker died with the result: dask does it again
+                        future.add_done_callback(ended.put)
+                        continue
+                    outcome = self._take(agenda, running.pop(future), future, outcomes.get(str(future.key)))
+                    if outcome is not None:
+                        yield outcome
         finally:
             if running and self._client.status == "running":
                 self._client.cancel(list(running))
 
-    def _take[T: Task](self, agenda: Agenda[T], item: Item[T], future: Future) -> Outcome | None:
+    def _hand_over[T: Task](
+        self, step: Step[T], items: Sequence[Item[T]], resources: dict[str, float] | None
+    ) -> dict[Future, Item[T]]:
+        """Give items to the scheduler, together: each message to it costs as much as many tasks."""
+        if not items:
+            return {}
+        tasks, steps = [item.task for item in items], [step] * len(items)
+        futures = self._client.map(attempt, steps, tasks, pure=False, resources=resources, retries=0)
+        return dict(zip(cast(list[Future], futures), items, strict=True))
+
+    def _outcomes(self, futures: Sequence[Future]) -> dict[str, Any]:
+        """Results of those that have one, by key: asking for each alone takes the longest part of a task's way."""
+        finished = {str(future.key): future for future in futures if future.status == "finished"}
+        return cast(dict[str, Any], self._client.gather(finished, errors="skip")) if finished else {}
+
+    def _take[T: Task](
+        self, agenda: Agenda[T], item: Item[T], future: Future, result: Outcome | Split[T] | None
+    ) -> Outcome | None:
         """A future that is done; only the loss of its worker, or of its task, can be an exception here."""
-        if future.status == "finished":
-            return agenda.ended(item, future.result())
+        if result is not None:
+            return agenda.ended(item, result)
         error = future.exception() if future.status == "error" else None
         if isinstance(error, KilledWorker):
             return None if agenda.died(item) else agenda.ended(item, _killed(item.task))
@@ -148,6 +165,24 @@ class DaskExecutor:
             self._cluster.close()
 
 
+def _next_of[T: Task](agenda: Agenda[T], most: int) -> list[Item[T]]:
+    found: list[Item[T]] = []
+    while len(found) < most and (item := agenda.take()) is not None:
+        found.append(item)
+    return found
+
+
+def _all_of(ended: "SimpleQueue[Future]") -> list[Future]:
+    """All futures that have ended, once there is one; none where there is none for a while."""
+    found: list[Future] = []
+    try:
+        found.append(ended.get(timeout=_LOOK_S))
+        while True:
+            found.append(ended.get_nowait())
+    except Empty:
+        return found
+
+
 def make_executor(workers: LocalWorkers, address: str | None = None, insecure: bool = False) -> Executor:
     """Worker processes, of which there is at least 1, or a cluster's ``address``; this process for 0 of them."""
     if workers.count < 0:
@@ -195,6 +230,7 @@ def _connect(address: str, insecure: bool) -> Client:
             "tls:// (dask's distributed.comm.tls settings)",
             "Set up TLS, or pass --insecure-scheduler inside a network you trust.",
         )
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # tracebacks of what is told here in a sentence
     try:
         return Client(address, timeout=_CONNECT_S)
     except (OSError, ValueError) as error:
