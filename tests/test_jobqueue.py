@@ -49,7 +49,7 @@ def script(config: JobConfig, folder: Path) -> str:
 
 def run(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "wsi_lmc", *(str(argument) for argument in arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False, timeout=300)
 
 
 def test_a_script_asks_for_what_the_file_says(tmp_path: Path) -> None:
