@@ -1,11 +1,13 @@
-"""Steps run by dask: worker processes on this machine, or a running cluster.
+"""Steps run by dask: worker processes on this machine, jobs of a batch system, or a running cluster.
 
-Only tasks and small outcomes travel through the scheduler, never pixels. This is the only importer of dask.
+Only tasks and small outcomes travel through the scheduler, never pixels. Besides `jobqueue`, this is the only importer
+of dask.
 """
 
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, cast
@@ -17,6 +19,7 @@ from distributed.scheduler import KilledWorker
 
 from wsi_lmc.errors import StoreError, UsageError
 from wsi_lmc.executor import Executor, SerialExecutor, Step, attempt, failed
+from wsi_lmc.jobqueue import JobConfig, Jobs
 from wsi_lmc.steps.agenda import Agenda, Item, Task
 from wsi_lmc.steps.outcome import Outcome, Split
 from wsi_lmc.threads import available_cores
@@ -28,6 +31,10 @@ _GPU_SHARE = 0.25  # of a task that embeds: while one is computed, others are re
 _LOOK_S = 2.0  # how often workers are counted: they come and go
 _CONNECT_S = 15
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+_SCHEDULING = {
+    "distributed.scheduler.allowed-failures": 0,  # who may be tried again is decided here, see Agenda
+    "distributed.scheduler.worker-saturation": 1.0,  # nothing queues at a worker, so nothing else dies with it
+}
 
 
 @dataclass(frozen=True)
@@ -43,24 +50,31 @@ class LocalWorkers:
 
 
 class DaskExecutor:
-    """Worker processes of this machine, on loopback, or those of the cluster at an address.
+    """Worker processes of this machine, on loopback, those of jobs, or those of the cluster at an address.
 
     A task whose worker dies is tried again, in the end without company; when its worker dies then, too, its slide has
-    failed, and the others go on.
+    failed, and the others go on. Jobs may have to queue: then this waits until the first worker is there.
 
     Raises:
-        UsageError: no scheduler answers at the address, or it is remote and not encrypted.
+        UsageError: no scheduler answers at the address, or it is remote and not encrypted; or jobs cannot be had.
     """
 
-    def __init__(self, workers: LocalWorkers | str, insecure: bool = False) -> None:
-        self._cluster: SpecCluster | None = None
+    def __init__(self, workers: LocalWorkers | JobConfig | str, insecure: bool = False) -> None:
+        self._jobs: Jobs | None = None
         self._counted: tuple[float, dict[str, Any]] = (0.0, {})
-        if isinstance(workers, str):
-            self._client = _connect(workers, insecure)
-            return
-        with dask.config.set(_local_settings(workers.count)):
-            self._cluster = _start(workers)
-        self._client = Client(self._cluster)
+        with ExitStack() as opened:
+            if isinstance(workers, str):
+                self._client = opened.enter_context(closing(_connect(workers, insecure)))
+            elif isinstance(workers, JobConfig):
+                self._jobs = opened.enter_context(closing(Jobs(workers, _SCHEDULING)))
+                self._client = opened.enter_context(closing(Client(self._jobs.cluster)))
+                while not self._workers():
+                    time.sleep(_LOOK_S)
+            else:
+                with dask.config.set(_local_settings(workers.count)):
+                    cluster = opened.enter_context(closing(_start(workers)))
+                self._client = opened.enter_context(closing(Client(cluster)))
+            self._opened = opened.pop_all()
 
     def run[T: Task](self, step: Step[T], tasks: Sequence[T], on_gpu: bool = False) -> Iterator[Outcome]:
         """See :class:`Executor`.
@@ -140,6 +154,8 @@ class DaskExecutor:
             except OSError as error:
                 raise _lost_scheduler() from error
             self._counted = (time.monotonic(), found)
+        if not found and self._jobs is not None:
+            self._jobs.check()
         return found
 
     def call[**P, R](self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -160,9 +176,7 @@ class DaskExecutor:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._client.close()
-        if self._cluster is not None:
-            self._cluster.close()
+        self._opened.close()
 
 
 def _next_of[T: Task](agenda: Agenda[T], most: int) -> list[Item[T]]:
@@ -183,13 +197,15 @@ def _all_of(ended: "SimpleQueue[Future]") -> list[Future]:
         return found
 
 
-def make_executor(workers: LocalWorkers, address: str | None = None, insecure: bool = False) -> Executor:
+def make_executor(workers: LocalWorkers | JobConfig, address: str | None = None, insecure: bool = False) -> Executor:
     """Worker processes, of which there is at least 1, or a cluster's ``address``; this process for 0 of them."""
-    if workers.count < 0:
-        raise UsageError(f"--workers {workers.count}", "0 (this process) or more", "Correct it.")
     if address is not None:
         return DaskExecutor(address, insecure)
-    return DaskExecutor(workers) if workers.count else SerialExecutor()
+    if isinstance(workers, JobConfig) or workers.count > 0:
+        return DaskExecutor(workers)
+    if workers.count < 0:
+        raise UsageError(f"--workers {workers.count}", "0 (this process) or more", "Correct it.")
+    return SerialExecutor()
 
 
 def _start(workers: LocalWorkers) -> SpecCluster:
@@ -215,11 +231,7 @@ def _start(workers: LocalWorkers) -> SpecCluster:
 def _local_settings(workers: int) -> dict[str, Any]:
     threads = str(max(1, available_cores() // workers))
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    return {
-        "distributed.scheduler.allowed-failures": 0,  # who may be tried again is decided here, see Agenda
-        "distributed.scheduler.worker-saturation": 1.0,  # nothing queues at a worker, so nothing else dies with it
-        "distributed.nanny.pre-spawn-environ": dict.fromkeys(names, threads),
-    }
+    return {**_SCHEDULING, "distributed.nanny.pre-spawn-environ": dict.fromkeys(names, threads)}
 
 
 def _connect(address: str, insecure: bool) -> Client:

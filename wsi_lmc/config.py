@@ -6,7 +6,7 @@ configurations are flattened: a key names one setting wherever its owner keeps i
 
 import dataclasses
 import difflib
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
@@ -64,8 +64,8 @@ def build[C](config: type[C], values: Mapping[str, object], where: str) -> C:
     return _assemble(config, checked)
 
 
-def read_config(path: Path) -> dict[str, dict[str, object]]:
-    """Sections of a YAML file; a ``run.yaml`` that a run wrote is accepted, too.
+def read_config(path: Path, known: Sequence[str] = SECTIONS) -> dict[str, dict[str, object]]:
+    """Sections of a YAML file, all of them ``known``; a ``run.yaml`` that a run wrote is accepted, too.
 
     Raises:
         UsageError: no YAML, an unknown section, a key given twice, or a section that is no mapping.
@@ -75,9 +75,9 @@ def read_config(path: Path) -> dict[str, dict[str, object]]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UsageError(f"cannot read {path}: {error}", "a YAML file of settings", "Correct it.") from error
     if not isinstance(document, dict):
-        raise UsageError(f"{path} holds no sections", " or ".join(f"{name}:" for name in SECTIONS), "Correct it.")
+        raise UsageError(f"{path} holds no sections", " or ".join(f"{name}:" for name in known), "Correct it.")
     sections = {name: value for name, value in document.items() if name not in ("created_by", "fingerprint")}
-    _refuse_unknown(sections, SECTIONS, str(path))
+    _refuse_unknown(sections, known, str(path))
     for name, value in sections.items():
         if value is not None and not isinstance(value, dict):
             raise UsageError(f"{path}: {name} is {value!r}", f"settings under {name}:", "Indent them under it.")

@@ -12,7 +12,9 @@ import typer
 
 from wsi_lmc.cluster import LocalWorkers, make_executor
 from wsi_lmc.config import build, read_config, settings_of
+from wsi_lmc.errors import UsageError
 from wsi_lmc.executor import Executor
+from wsi_lmc.jobqueue import GROUPS, JobConfig
 from wsi_lmc.runfolder import SLIDES
 from wsi_lmc.steps.outcome import Outcome
 from wsi_lmc.threads import available_cores
@@ -24,6 +26,10 @@ Workers = Annotated[
     typer.Option(help="Worker processes, by default one a core; 0 works in this process."),
 ]
 Scheduler = Annotated[str | None, typer.Option(help="Address of a running dask scheduler to use instead of workers.")]
+Cluster = Annotated[
+    Path | None,
+    typer.Option("--cluster", help="YAML file of SLURM jobs to start and use instead of workers; see docs/cluster.md."),
+]
 Insecure = Annotated[bool, typer.Option("--insecure-scheduler", help="Allow a remote scheduler without TLS.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Make results anew that differ from what is asked for.")]
 Mask = Annotated[Path | None, typer.Option(help="Tissue outline to use: a GeoJSON, or a folder of <slide_id>.geojson.")]
@@ -94,10 +100,31 @@ def resolve[C](section: str, config: type[C], file: Path | None, given: Mapping[
     return build(config, {**from_file, **given[section]}, "flags")
 
 
-def executor_for(tasks: int, workers: int | None, scheduler: str | None, insecure: bool) -> Executor:
-    """Workers as asked for; by default one a core, and not more than there are tasks."""
+def jobs_for(section: str, file: Path | None, scheduler: str | None) -> JobConfig | None:
+    """The jobs that a cluster file has for a command: those of its ``section`` (cpu or gpu), or of the other one.
+
+    Raises:
+        UsageError: a cluster and a scheduler, or a file that does not fit.
+    """
+    if file is None:
+        return None
+    if scheduler is not None:
+        raise UsageError("both --cluster and --scheduler", "one of them", "Leave one out.")
+    sections = read_config(file, GROUPS)
+    if not sections:
+        raise UsageError(f"no jobs in {file}", "a section cpu:, gpu: or both", "See docs/cluster.md.")
+    found = section if section in sections else next(iter(sections))
+    jobs = build(JobConfig, sections[found], f"{file}, section {found}")
+    typer.echo(f"jobs of {file}, section {found}: {jobs.jobs}; their logs are in {jobs.folder}", err=True)
+    return jobs
+
+
+def executor_for(
+    tasks: int, workers: int | None, scheduler: str | None, insecure: bool, jobs: JobConfig | None = None
+) -> Executor:
+    """Jobs or workers as asked for; by default a worker a core, and not more than there are tasks."""
     wanted = min(available_cores(), max(tasks, 1)) if workers is None else workers
-    return make_executor(LocalWorkers(wanted), scheduler, insecure)
+    return make_executor(jobs or LocalWorkers(wanted), scheduler, insecure)
 
 
 def close(outcomes: Sequence[Outcome], out: Path, following: str) -> None:

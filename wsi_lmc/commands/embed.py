@@ -10,6 +10,7 @@ import typer
 from wsi_lmc.cluster import LocalWorkers, make_executor
 from wsi_lmc.cohort import find_slides
 from wsi_lmc.commands.common import (
+    Cluster,
     ConfigFile,
     Insecure,
     Mask,
@@ -20,6 +21,7 @@ from wsi_lmc.commands.common import (
     ShardText,
     Workers,
     close,
+    jobs_for,
     resolve,
     with_settings,
 )  # fmt: skip
@@ -57,6 +59,7 @@ def command(
     workers: Workers = None,
     scheduler: Scheduler = None,
     insecure: Insecure = False,
+    cluster: Cluster = None,
     quiet: Quiet = False,
 ) -> None:
     """Turn every tile into features with a frozen encoder.
@@ -67,6 +70,7 @@ def command(
     spec = _encoder(ckpt, encoder)
     share = parse_shard(shard, os.environ)
     settings = _absolute(resolve("embed", EmbedConfig, config, given))
+    jobs = jobs_for("gpu" if _on_gpu(settings) else "cpu", cluster, scheduler)
     named = inputs or [str(DEFAULT)]
     stores = find_stores([Path(text) for text in named if holds_stores(Path(text))])
     slides = [text for text in named if not holds_stores(Path(text))]
@@ -75,7 +79,7 @@ def command(
     what = EmbedInputs(stores, entries, resolve("tile", TileConfig, config, given))
     total = share.size(len(stores) + len(entries))
     with (
-        make_executor(_workers(total, workers, settings), scheduler, insecure) as executor,
+        make_executor(jobs or _workers(total, workers, settings), scheduler, insecure) as executor,
         ProgressReport("embed", total, quiet) as progress,
     ):
         options = RunOptions(executor, mask, overwrite, progress.add, share)
@@ -90,9 +94,14 @@ def _workers(slides: int, asked: int | None, settings: EmbedConfig) -> LocalWork
 
     Each has several slides in work, so that the device never waits for one to be opened, read or written.
     """
-    gpus = visible_gpus() if settings.device in ("auto", "cuda") and settings.backend == "torch" else []
+    gpus = visible_gpus() if _on_gpu(settings) else []
     count = len(gpus) or -(-available_cores() // _CORES_A_WORKER)
     return LocalWorkers(min(count, max(slides, 1)) if asked is None else asked, _SLIDES_AT_ONCE, gpus)
+
+
+def _on_gpu(settings: EmbedConfig) -> bool:
+    """Whether a GPU is used where there is one."""
+    return settings.device in ("auto", "cuda") and settings.backend == "torch"
 
 
 def _absolute(settings: EmbedConfig) -> EmbedConfig:

@@ -7,6 +7,7 @@ import typer
 
 from wsi_lmc.cohort import find_slides
 from wsi_lmc.commands.common import (
+    Cluster,
     ConfigFile,
     Insecure,
     Mask,
@@ -18,6 +19,7 @@ from wsi_lmc.commands.common import (
     Workers,
     close,
     executor_for,
+    jobs_for,
     resolve,
     with_settings,
 )  # fmt: skip
@@ -40,6 +42,7 @@ def command(
     workers: Workers = None,
     scheduler: Scheduler = None,
     insecure: Insecure = False,
+    cluster: Cluster = None,
     quiet: Quiet = False,
 ) -> None:
     """Find the tissue of slides and cut it into calibrated tiles.
@@ -49,11 +52,12 @@ def command(
     """
     settings = resolve("tile", TileConfig, config, given)
     share = parse_shard(shard, os.environ)
+    jobs = jobs_for("cpu", cluster, scheduler)
     entries = find_slides(slides)
     total = share.size(len(entries))
     prepare_run(output, slides)
     with (
-        executor_for(total, workers, scheduler, insecure) as executor,
+        executor_for(total, workers, scheduler, insecure, jobs) as executor,
         ProgressReport("tile", total, quiet) as progress,
     ):
         options = RunOptions(executor, mask, overwrite, progress.add, share)

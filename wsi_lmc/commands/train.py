@@ -1,13 +1,16 @@
 """``wsi-lmc train``: tile stores of one site to an encoder."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from wsi_lmc.cluster import LocalWorkers, make_executor
-from wsi_lmc.commands.common import ConfigFile, Insecure, Quiet, Scheduler, resolve, with_settings
+from wsi_lmc.commands.common import Cluster, ConfigFile, Insecure, Quiet, Scheduler, jobs_for, resolve, with_settings
+from wsi_lmc.errors import UsageError
+from wsi_lmc.jobqueue import JobConfig
 from wsi_lmc.progress import ProgressReport
 from wsi_lmc.run import CHECKPOINT, find_stores, train_cohort
 from wsi_lmc.runfolder import DEFAULT
@@ -26,20 +29,23 @@ def command(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Remove an earlier training first.")] = False,
     scheduler: Scheduler = None,
     insecure: Insecure = False,
+    cluster: Cluster = None,
     quiet: Quiet = False,
 ) -> None:
     """Train an encoder for which a tile looks the same however strongly it is stained (LMC).
 
     Needs unlabelled tiles of one site only. Writes the encoder (loadable by timm), states to resume from,
-    metrics.jsonl, TensorBoard events and provenance.json. With --scheduler it runs on a worker with the resource GPU;
-    "torchrun --nproc-per-node N -m wsi_lmc train ..." shares every batch among N GPUs, with the same result.
+    metrics.jsonl, TensorBoard events and provenance.json. With --scheduler it runs on a worker with the resource GPU,
+    with --cluster in one job on one GPU; "torchrun --nproc-per-node N -m wsi_lmc train ..." shares every batch among N
+    GPUs, with the same result.
     """
     first = os.environ.get("RANK", "0") == "0"  # torchrun's numbering of its processes
     settings = resolve("train", TrainConfig, config, given)
+    jobs = _one_job(cluster, scheduler)
     paths = find_stores(stores or [DEFAULT])
     start = "overwrite" if overwrite else "resume" if resume else "new"
     with (
-        make_executor(LocalWorkers(0), scheduler, insecure) as executor,
+        make_executor(jobs or LocalWorkers(0), scheduler, insecure) as executor,
         ProgressReport("train", settings.steps, quiet or not first) as progress,
     ):
 
@@ -52,6 +58,16 @@ def command(
     fell = ", ".join(f"{name} {_fall(result, name)}" for name in ("invariance", "loss"))
     typer.echo(f"{result.steps} steps on {result.device}; before -> after on held-out tiles: {fell}")
     typer.echo(f"encoder in {output}; next: wsi-lmc embed --ckpt {output}")
+
+
+def _one_job(cluster: Path | None, scheduler: str | None) -> JobConfig | None:
+    """What training uses of a cluster: one job with one GPU."""
+    jobs = jobs_for("gpu", cluster, scheduler)
+    if jobs is None:
+        return None
+    if not jobs.gpus:
+        raise UsageError(f"no jobs with GPUs in {cluster}", "gpus: 1 in its section gpu:", "Add it.")
+    return replace(jobs, jobs=1, gpus=1)
 
 
 def _fall(result: TrainResult, name: str) -> str:
