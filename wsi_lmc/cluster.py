@@ -7,6 +7,7 @@ of dask.
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
@@ -103,6 +104,8 @@ class DaskExecutor:
                     outcome = self._take(agenda, running.pop(future), future, outcomes.get(str(future.key)))
                     if outcome is not None:
                         yield outcome
+        except (OSError, CancelledError) as error:
+            raise _lost_scheduler() from error
         finally:
             if running and self._client.status == "running":
                 self._client.cancel(list(running))

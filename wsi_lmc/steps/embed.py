@@ -20,7 +20,7 @@ from wsi_lmc.pooling import pooled
 from wsi_lmc.provenance import fingerprint
 from wsi_lmc.publish import publishing, working
 from wsi_lmc.steps.outcome import Outcome, Split, Stage, still_valid, succeeded
-from wsi_lmc.steps.parts import Part, Parts
+from wsi_lmc.steps.parts import Part, Parts, remove_parts
 from wsi_lmc.steps.sources import Source, open_source, source_identity
 from wsi_lmc.steps.tile import TileTask
 from wsi_lmc.tilestore import TileRows, Validity
@@ -71,6 +71,7 @@ def embed_slide(task: EmbedTask) -> Outcome | Split[EmbedTask]:
         identity = _identity(task)
         finished = _finished(final, identity, task.overwrite)
         if finished is not None:
+            remove_parts(task.out, task.slide_id)  # in case that who published it was killed right after
             outcome = succeeded(task.slide_id, "embed", finished.attributes["slide"], len(finished))
             return replace(outcome, fresh=False, seconds=time.monotonic() - began)
         engine = _engine(task)
@@ -85,7 +86,7 @@ def embed_slide(task: EmbedTask) -> Outcome | Split[EmbedTask]:
         attributes = source.described | identity | _describe_encoder(engine, task)
         with publishing(task.out, final) as draft:
             write_features(draft, features, rows, attributes)
-        parts.remove()
+        remove_parts(task.out, task.slide_id)
     outcome = succeeded(task.slide_id, "embed", attributes["slide"], len(features))
     return replace(outcome, seconds=time.monotonic() - began)
 

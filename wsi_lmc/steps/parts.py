@@ -53,16 +53,13 @@ class Parts:
         with publishing(self.out, self._path(number)) as draft:
             save_file({"features": features, "valid": valid}, draft, {"sha256": _sha256(features, valid)})
 
-    def remove(self) -> None:
-        """Remove the slide's blocks, those of other settings, too: it is published."""
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-    @property
-    def _folder(self) -> Path:
-        return self.out / FOLDER / self.slide_id
-
     def _path(self, number: int) -> Path:
-        return self._folder / f"{self.identity[:16]}-{number:06d}.safetensors"
+        return self.out / FOLDER / self.slide_id / f"{self.identity[:16]}-{number:06d}.safetensors"
+
+
+def remove_parts(out: Path, slide_id: str) -> None:
+    """Remove a slide's blocks, those of other settings, too: it is published."""
+    shutil.rmtree(out / FOLDER / slide_id, ignore_errors=True)
 
 
 def _sha256(features: np.ndarray, valid: np.ndarray) -> str:
