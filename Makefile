@@ -6,6 +6,8 @@ ORACLES := lightly==1.6.0 torchstain==1.4.1
 # The extra "stainfuser" (diffusers, and what it imports), in the same place, so that its tests run.
 ORACLES += diffusers==0.42.1 certifi==2026.10.19.post1 charset_normalizer==3.5.2 importlib_metadata==10.2.0 \
   regex==2026.11.19 requests==2.34.2 urllib3==2.8.0 zipp==4.1.2
+# The extra "onnx", likewise, and a runtime to read what was written.
+ORACLES += onnx==1.23.2 onnxscript==0.7.2 onnx-ir==1.1.0 ml-dtypes==0.6.0 onnxruntime==1.32.0
 # The extra "openvino", likewise.
 ORACLES += openvino==2026.4.1
 PYTHON ?= $(shell for p in python3.13 python3.12 python3; do $$p -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null && echo $$p && break; done)

@@ -100,7 +100,7 @@ class OpenVino:
     def _compile(self, images: Tensor) -> Callable[[Tensor], Tensor]:
         """The network, and the scaling of its input, for any number of images of this size and type."""
         example = torch.zeros(2, *images.shape[1:], dtype=images.dtype)
-        converted = cast(Any, _convert(_Features(self._exact), example))
+        converted = cast(Any, _convert(FeaturesModule(self._exact), example))
         converted.reshape([-1, *images.shape[1:]])
         hints = {
             "INFERENCE_PRECISION_HINT": _HINTS[self._encoder.precision],
@@ -111,7 +111,7 @@ class OpenVino:
         return lambda given: torch.from_numpy(network(given.contiguous().numpy())[0])
 
 
-class _Features(nn.Module):
+class FeaturesModule(nn.Module):
     """`Encoder.features` as a module, which is what can be exported."""
 
     def __init__(self, encoder: Encoder) -> None:
@@ -120,6 +120,7 @@ class _Features(nn.Module):
         self._encoder = encoder
 
     def forward(self, images: Tensor) -> Tensor:
+        """Features of images, uint8 or float in [0, 1]."""
         return self._encoder.features(images)
 
 

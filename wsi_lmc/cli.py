@@ -18,7 +18,7 @@ COMMANDS = {
     "train": "Train a stain-invariant encoder on one site's tiles (LMC).",
     "embed": "Turn tile stores or slides into features with a frozen encoder.",
     "status": "Say how far a run is, from any shell: counts, pace, time left, failures.",
-    "export": "Write features as TRIDENT or CLAM read them.",
+    "export": "Write features as TRIDENT or CLAM read them, or an encoder as ONNX.",
     "push": "Publish an encoder on the Hugging Face Hub, after asking.",
     "demo": "Run everything on synthetic slides of two sites, or on yours.",
 }
