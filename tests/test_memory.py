@@ -1,5 +1,8 @@
 """A shortage of memory is told from other failures."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -17,3 +20,25 @@ def test_shortages_of_other_allocators_and_other_failures() -> None:
     assert out_of_memory(MemoryError())
     assert out_of_memory(RuntimeError("could not create a primitive")), "oneDNN"
     assert not out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+
+
+_HOLDS_AND_FREES = """
+import psutil
+from wsi_lmc.memory import give_back
+me = psutil.Process()
+held = [bytearray(100_000) for _ in range(3000)]
+last = held[-1]
+before = me.memory_info().rss
+del held
+freed = me.memory_info().rss
+give_back()
+print(before, freed, me.memory_info().rss)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems' allocators look after themselves")
+def test_freed_memory_is_given_back() -> None:
+    found = subprocess.run([sys.executable, "-c", _HOLDS_AND_FREES], capture_output=True, text=True, check=True)
+    before, freed, after = (int(value) / 1e6 for value in found.stdout.split())
+    assert after < before - 250
+    assert freed > after + 100, "the C library keeps what is freed, else this would prove nothing"

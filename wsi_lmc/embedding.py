@@ -40,7 +40,7 @@ class EmbedConfig:
     backend: Annotated[
         Backend,
         Doc(
-            "What computes features: torch, or OpenVINO on the CPU, which needs pip install 'wsi-lmc[openvino]'; it is "
+            "What computes features: torch, or OpenVINO on the CPU (the package's extra openvino); it is "
             "compared with torch on the first tiles and used only where it agrees."
         ),
     ] = "torch"

@@ -1,4 +1,7 @@
-"""Telling a shortage of memory from other failures: every allocator reports it in its own way."""
+"""Memory: a shortage told from other failures, as every allocator reports it in its own way; and giving it back."""
+
+import ctypes
+import sys
 
 import torch
 
@@ -10,3 +13,11 @@ def out_of_memory(error: Exception) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
         said in str(error) for said in _SAID_ON_THE_CPU
     )
+
+
+def give_back() -> None:
+    """Return freed memory to the system, where the C library keeps it: glibc does, more with every slide."""
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)

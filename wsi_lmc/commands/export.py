@@ -22,7 +22,7 @@ def command(
     """Write a run's features as another tool reads them; tiles that could not be read are left out.
 
     CLAM's dataset.csv holds the patients and labels of the manifest that the slides came from. With --to onnx, an
-    encoder: bytes of RGB tiles in, features out, in float32 (needs pip install 'wsi-lmc[onnx]').
+    encoder: bytes of RGB tiles in, features out, in float32 (the package's extra onnx).
     """
     if to == "onnx":
         _export_encoder(run, output)

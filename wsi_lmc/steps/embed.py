@@ -15,6 +15,7 @@ from wsi_lmc.encoder import Encoder, load_encoder
 from wsi_lmc.engine import Engine
 from wsi_lmc.errors import StoreError, UsageError
 from wsi_lmc.featurestore import FeatureStore, write_features
+from wsi_lmc.memory import give_back
 from wsi_lmc.normalisers import load_normaliser, normaliser_fingerprint
 from wsi_lmc.pooling import pooled
 from wsi_lmc.provenance import fingerprint
@@ -87,6 +88,7 @@ def embed_slide(task: EmbedTask) -> Outcome | Split[EmbedTask]:
         with publishing(task.out, final) as draft:
             write_features(draft, features, rows, attributes)
         remove_parts(task.out, task.slide_id)
+    give_back()
     outcome = succeeded(task.slide_id, "embed", attributes["slide"], len(features))
     return replace(outcome, seconds=time.monotonic() - began)
 
