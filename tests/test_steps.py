@@ -13,6 +13,7 @@ from typing import Any, cast
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from wsi_lmc.cohort import SlideEntry, find_slides
 from wsi_lmc.embedding import EmbedConfig
@@ -247,10 +248,14 @@ def test_precision_and_backend_are_part_of_what_features_are(
     oracle("openvino")
     tiles = tmp_path / "run" / "tiles" / "slide.zarr"
     tile_slide(TileTask(entry, tmp_path / "run", TileConfig()))
-    plain = EmbedConfig(batch=7, device="cpu")
+    plain = EmbedConfig(batch=7, device="cpu", precision="float32")
     task = _embed(tiles, tmp_path / "run", plain)
     embed_slide(task)
-    assert not embed_slide(replace(task, config=replace(plain, precision="float32"))).fresh  # what auto is on a CPU
+    assert not embed_slide(task).fresh
+    auto = replace(task, config=replace(plain, precision="auto"), out=tmp_path / "auto")
+    embed_slide(auto)
+    named = replace(plain, precision=auto.config.precision_on(torch.device("cpu")))
+    assert not embed_slide(replace(auto, config=named)).fresh
     stores = [FeatureStore.open(tmp_path / "run" / "features" / "slide.zarr")]
     for name, backend, precision in (
         ("half", "torch", "bfloat16"),
