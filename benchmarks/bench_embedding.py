@@ -22,6 +22,7 @@ import shutil
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -190,6 +191,19 @@ def prepare(given: argparse.Namespace) -> Bench:
     return Bench(slides, given.folder, given.encoder, config, np.concatenate(sample), origins)
 
 
+def busy_share(engine: Engine, bench: Bench) -> float:
+    """Of the time from the first tile read to the last feature: when the device had a batch, four slides in work."""
+
+    def through(entry: SlideEntry) -> None:
+        with open_source(_task(bench.folder, entry)) as source:
+            engine.embed(source.blocks(range(len(source))), np.empty((len(source), engine.encoder.dim), np.float32))
+
+    began, idle = time.perf_counter(), engine.idle_s
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(through, bench.slides))
+    return 1 - (engine.idle_s - idle) / (time.perf_counter() - began)
+
+
 def cosine(engine: Engine, bench: Bench) -> float:
     """The smallest of any sampled tile's features to torch's in float32."""
     exact = pooled(load_encoder(bench.encoder, bench.config.device_here()), "auto").embed(
@@ -261,6 +275,7 @@ def main() -> None:
             rows[f"embed, {count} workers"] = lambda executor=executor: embed(executor, bench, bench.slides)
         rows["encoder alone, again"] = rows["encoder alone"]
         report(measure(rows, given.rounds))
+    print(f"the device had a batch {busy_share(engine, bench):.1%} of the time (by threads of one process)")
     quarter = len(memory.seen) // 4
     first, last = max(memory.seen[:quarter]), max(memory.seen[-quarter:])
     print(f"memory, GB: {first:.2f} in the first quarter, {last:.2f} in the last")
