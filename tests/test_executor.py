@@ -1,6 +1,7 @@
 """What is run when: parts first, the whole after them, and nobody is blamed for a neighbour's death."""
 
 from dataclasses import dataclass
+from random import Random
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -49,10 +50,10 @@ def test_parts_are_run_before_other_tasks_and_the_whole_after_them() -> None:
     jobs=st.lists(st.tuples(st.integers(0, 6), st.frozensets(st.integers(0, 5))), max_size=8),
     at_once=st.integers(1, 5),
     killers=st.frozensets(st.integers(0, 7)),
-    random=st.randoms(use_true_random=False),
+    rng=st.randoms(use_true_random=False),
 )
 def test_every_slide_comes_out_once_whatever_happens(
-    jobs: list[tuple[int, frozenset[int]]], at_once: int, killers: frozenset[int], random: object
+    jobs: list[tuple[int, frozenset[int]]], at_once: int, killers: frozenset[int], rng: Random
 ) -> None:
     """Workers run tasks in any order; some tasks kill whoever runs them, with all that runs beside them."""
     tasks = [Job(str(number), parts, bad) for number, (parts, bad) in enumerate(jobs)]
@@ -65,7 +66,7 @@ def test_every_slide_comes_out_once_whatever_happens(
             running.append(item)
         if not running:
             break
-        random.shuffle(running)  # type: ignore[attr-defined]
+        rng.shuffle(running)
         item = running[0]
         job = item.task
         if int(job.slide_id) in killers:
