@@ -35,7 +35,7 @@ import torch
 from big_slides import UM, build
 from torch.utils.data import DataLoader, Dataset
 
-from wsi_lmc.backends import accelerated, used_by
+from wsi_lmc.backends import accelerated, lanes_of, used_by
 from wsi_lmc.cluster import LocalWorkers, make_executor
 from wsi_lmc.cohort import SlideEntry
 from wsi_lmc.embedding import EmbedConfig
@@ -100,11 +100,11 @@ def reading(bench: Bench) -> int:
 
 def alone(engine: Engine, bench: Bench, most: int) -> int:
     """The encoder on tiles that are there."""
-    size = engine.at_once
+    size, lanes = engine.at_once, lanes_of(engine.encoder)
     batches = max(1, min(most, bench.tiles) // size)
     ready = torch.from_numpy(np.resize(bench.sample, (size, *bench.sample.shape[1:])))
-    for _ in range(batches):
-        engine.encoder.embed(ready)
+    with ThreadPoolExecutor(lanes) as pool:
+        list(pool.map(lambda _: engine.encoder.embed(ready), range(batches)))
     return batches * size
 
 
@@ -247,7 +247,8 @@ def main() -> None:
     bench = prepare(given)
     device = bench.config.device_here()
     encoder = load_encoder(given.encoder, device, bench.config.precision_on(device))
-    engine = Engine(accelerated(pooled(encoder, "auto"), given.backend), None, bench.config.batch_on(device))
+    encoder = accelerated(pooled(encoder, "auto"), given.backend)
+    engine = Engine(encoder, None, bench.config.batch_on(device), lanes_of(encoder))
     near = cosine(engine, bench)
     print(
         f"{SLIDES} slides, {min(map(len, bench.origins.values()))} to {max(map(len, bench.origins.values()))} tiles,",

@@ -69,12 +69,13 @@ def test_features_are_a_plain_loops(encoder: Encoder, precision: Precision) -> N
     batch=st.sampled_from([1, 3, 8, 16]),
     size=st.integers(1, 17),
     readers=st.integers(1, 4),
+    lanes=st.integers(1, 3),
 )
 def test_readers_side_by_side_change_no_byte(
-    encoder: Encoder, counts: list[int], batch: int, size: int, readers: int
+    encoder: Encoder, counts: list[int], batch: int, size: int, readers: int, lanes: int
 ) -> None:
     slides = [_tiles(count, seed) for seed, count in enumerate(counts)]
-    engine = Engine(encoder, None, batch)
+    engine = Engine(encoder, None, batch, lanes)
     with ThreadPoolExecutor(readers) as pool:
         found = list(pool.map(lambda tiles: _embed(engine, tiles, size), slides))
     for tiles, features in zip(slides, found, strict=True):
@@ -116,6 +117,22 @@ def test_batches_are_filled_across_slides(encoder: Encoder) -> None:
     assert [shape[0] for shape in module.seen] == [8] * 4
 
 
+def test_lanes_compute_at_the_same_time(encoder: Encoder) -> None:
+    class Meeting(nn.Module):
+        """Goes on only once two batches are here."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.both = threading.Barrier(2)
+
+        def forward(self, images: Tensor) -> Tensor:
+            self.both.wait(30)
+            return images.mean((2, 3))
+
+    engine = Engine(replace(encoder, module=Meeting(), dim=3), None, 4, lanes=2)
+    assert np.isfinite(_embed(engine, _tiles(16, 0))).all()
+
+
 def test_a_reader_that_fails_harms_nobody(encoder: Encoder) -> None:
     engine = Engine(encoder, None, 8)
     tiles = _tiles(20, 1)
@@ -132,7 +149,10 @@ def test_a_reader_that_fails_harms_nobody(encoder: Encoder) -> None:
         np.testing.assert_array_equal(good.result(), _plainly(encoder, tiles, 8))
 
 
-def test_what_the_encoder_raises_reaches_every_reader_and_the_next_one_starts_anew(encoder: Encoder) -> None:
+@pytest.mark.parametrize("lanes", [1, 3])
+def test_what_the_encoder_raises_reaches_every_reader_and_the_next_one_starts_anew(
+    encoder: Encoder, lanes: int
+) -> None:
     class Broken(nn.Module):
         broken = True
 
@@ -142,7 +162,7 @@ def test_what_the_encoder_raises_reaches_every_reader_and_the_next_one_starts_an
             return images.mean((2, 3))
 
     module = Broken()
-    engine = Engine(replace(encoder, module=module, dim=3), None, 4)
+    engine = Engine(replace(encoder, module=module, dim=3), None, 4, lanes)
     with ThreadPoolExecutor(3) as pool:
         for job in [pool.submit(_embed, engine, _tiles(30, seed)) for seed in range(3)]:
             with pytest.raises(RuntimeError, match="device-side assert"):

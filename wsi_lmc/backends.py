@@ -10,6 +10,8 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
+from queue import SimpleQueue
+from threading import Lock
 from types import ModuleType
 from typing import Any, Literal, cast
 
@@ -44,6 +46,14 @@ def accelerated(encoder: Encoder, backend: Backend) -> Encoder:
     return dataclasses.replace(encoder, runner=OpenVino(encoder))
 
 
+def lanes_of(encoder: Encoder) -> int:
+    """Batches that are best computed at a time: OpenVINO gives each core a batch of its own.
+
+    Cores that share one wait for each other after every layer, and all of them for one that decodes meanwhile.
+    """
+    return threads_of_process() if isinstance(encoder.runner, OpenVino) else 1
+
+
 def used_by(encoder: Encoder) -> Backend:
     """What really computes an encoder's features, as far as known: torch, where OpenVINO had to be refused."""
     return encoder.runner.used if isinstance(encoder.runner, OpenVino) else "torch"
@@ -51,6 +61,8 @@ def used_by(encoder: Encoder) -> Backend:
 
 class OpenVino:
     """An encoder's features by OpenVINO, in the encoder's precision, where they prove equal to torch's in float32.
+
+    Each batch is computed by one core, so that features do not depend on how many there are; threads may share it.
 
     Args:
         encoder: on the CPU; it computes the features itself once OpenVINO was refused.
@@ -61,6 +73,7 @@ class OpenVino:
         self._exact = dataclasses.replace(encoder, precision="float32")
         self._library = _library()
         self._compiled: dict[tuple[object, ...], Callable[[Tensor], Tensor]] = {}
+        self._compiling = Lock()
         self.used: Backend = "openvino"
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -68,8 +81,14 @@ class OpenVino:
         if self.used == "torch":
             return self._encoder.features(images)
         kind = (images.dtype, *images.shape[1:])
-        if kind in self._compiled:
-            return self._compiled[kind](images)
+        with self._compiling:  # the first of the threads that come here at once does it
+            network = self._compiled.get(kind)
+            if network is None and self.used == "openvino":
+                return self._first(kind, images)
+        return network(images) if network else self._encoder.features(images)
+
+    def _first(self, kind: tuple[object, ...], images: Tensor) -> Tensor:
+        """Features of the first batch of a kind, which decide whether OpenVINO is used."""
         try:
             compiled = self._compile(images)
             features = compiled(images)
@@ -104,11 +123,22 @@ class OpenVino:
         converted.reshape([-1, *images.shape[1:]])
         hints = {
             "INFERENCE_PRECISION_HINT": _HINTS[self._encoder.precision],
-            "PERFORMANCE_HINT": "LATENCY",  # all threads on one batch at a time: batches come one after the other
+            "NUM_STREAMS": str(threads_of_process()),
             "INFERENCE_NUM_THREADS": threads_of_process(),
         }
         network = self._library.Core().compile_model(converted, "CPU", hints)
-        return lambda given: torch.from_numpy(network(given.contiguous().numpy())[0])
+        idle: SimpleQueue[Any] = SimpleQueue()  # requests, of which each serves one thread at a time
+        for _ in range(threads_of_process()):
+            idle.put(network.create_infer_request())
+
+        def compute(given: Tensor) -> Tensor:
+            request = idle.get()
+            try:
+                return torch.from_numpy(request.infer([given.contiguous().numpy()], share_inputs=True)[0])
+            finally:
+                idle.put(request)
+
+        return compute
 
 
 class FeaturesModule(nn.Module):

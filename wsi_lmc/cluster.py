@@ -36,6 +36,7 @@ _SCHEDULING = {
     "distributed.scheduler.allowed-failures": 0,  # who may be tried again is decided here, see Agenda
     "distributed.scheduler.worker-saturation": 1.0,  # nothing queues at a worker, so nothing else dies with it
 }
+_NO_PROFILE = {"distributed.worker.profile.enabled": False}  # 100 samples a second of all threads, nobody looks at
 
 
 @dataclass(frozen=True)
@@ -234,7 +235,7 @@ def _start(workers: LocalWorkers) -> SpecCluster:
 def _local_settings(workers: int) -> dict[str, Any]:
     threads = str(max(1, available_cores() // workers))
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    return {**_SCHEDULING, "distributed.nanny.pre-spawn-environ": dict.fromkeys(names, threads)}
+    return {**_SCHEDULING, **_NO_PROFILE, "distributed.nanny.pre-spawn-environ": dict.fromkeys(names, threads)}
 
 
 def _connect(address: str, insecure: bool) -> Client:

@@ -24,7 +24,7 @@ from wsi_lmc.normalisers import Normaliser
 Block = UInt8[np.ndarray, "_ h w 3"]  # blocks differ in their number of tiles
 Valid = UInt8[np.ndarray, " _"]
 
-_BATCHES = 4  # being filled, full, and two on the device: what bounds memory, and how far readers run ahead
+_AHEAD = 3  # batches beside those in the lanes: being filled, full, and travelling; bounds memory
 
 
 @dataclass(eq=False)
@@ -48,10 +48,16 @@ class _Batch:
 
 @dataclass(eq=False)
 class _Session:
-    """The time in which a thread serves the device: from the first reader to the last result, or to an error."""
+    """The time in which lanes serve the device: from the first reader to the last result, or to an error."""
 
-    serving: "Future[None]"
+    left: int  # lanes that still serve
+    serving: list["Future[None]"] = field(default_factory=list)
     ended: bool = False
+
+    def expect_error(self) -> None:
+        """Raise what ended it."""
+        for lane in self.serving:
+            lane.result()
 
 
 class Engine:
@@ -61,18 +67,19 @@ class Engine:
         encoder: gives features.
         normalise: changes tiles before the encoder sees them.
         batch: tiles that go through the encoder together.
+        lanes: batches that are computed at a time, each by a thread of its own.
 
     Attributes:
         at_once: tiles in one pass; fewer than ``batch`` once memory was short.
-        idle_s: seconds in which there was no full batch for the device while somebody read.
+        idle_s: seconds in which there was no full batch for the device, or for one lane of it, while somebody read.
     """
 
-    def __init__(self, encoder: Encoder, normalise: Normaliser | None, batch: int) -> None:
+    def __init__(self, encoder: Encoder, normalise: Normaliser | None, batch: int, lanes: int = 1) -> None:
         self.encoder = encoder
         self.at_once = batch
         self.idle_s = 0.0
         self._normalise = normalise
-        self._size = batch
+        self._size, self._lanes = batch, lanes
         self._changed = Condition()
         self._feeding = 0
         self._filling: _Batch | None = None
@@ -80,7 +87,7 @@ class Engine:
         self._free: list[_Batch] = []
         self._made = 0
         self._session: _Session | None = None
-        self._thread = ThreadPoolExecutor(1, "device")
+        self._threads = ThreadPoolExecutor(lanes, "device")
         cuda = encoder.device.type == "cuda"
         # Two streams in turn: one batch travels while the other is computed.
         self._streams = deque(torch.cuda.Stream(encoder.device) for _ in range(2 if cuda else 0))
@@ -102,7 +109,7 @@ class Engine:
         with self._changed:
             self._changed.wait_for(lambda: not feed.missing or session.ended)
         if feed.missing:
-            session.serving.result()
+            session.expect_error()
         return np.concatenate(valid)
 
     @contextmanager
@@ -110,10 +117,10 @@ class Engine:
         """Count as a reader; once the last one leaves, a batch that is not full will not become so."""
         with self._changed:
             self._feeding += 1
-            if self._session is None:
-                serving: Future[None] = self._thread.submit(self._serve)
-                self._session = _Session(serving)
             session = self._session
+            if session is None:
+                session = self._session = _Session(self._lanes)
+                session.serving += [self._threads.submit(self._serve, session) for _ in range(self._lanes)]
         try:
             yield session
         finally:
@@ -128,6 +135,8 @@ class Engine:
         while start < len(block):
             with self._changed:
                 batch = self._claim(session, block.shape[1:])
+                if batch is None:
+                    break
                 slot, taken = batch.filled, min(self._size - batch.filled, len(block) - start)
                 batch.parts.append((feed, row + start, slot, taken))
                 batch.filled += taken
@@ -141,19 +150,24 @@ class Engine:
                     batch.copied += taken
                     self._changed.notify_all()
             start += taken
+        else:
+            return
+        session.expect_error()  # without the lock, which other lanes need to end
 
-    def _claim(self, session: _Session, shape: tuple[int, ...]) -> _Batch:
-        """The batch that is being filled, or a free one as soon as there is one; called under the lock."""
-        while True:
-            if session.ended:
-                session.serving.result()
+    def _claim(self, session: _Session, shape: tuple[int, ...]) -> _Batch | None:
+        """The batch that is being filled, or a free one as soon as there is one; None once the session has ended.
+
+        Called under the lock.
+        """
+        while not session.ended:
             if self._filling is not None and self._filling.pixels.shape[1:] != shape:
                 self._seal()
-            if self._filling is None and (self._free or self._made < _BATCHES):
+            if self._filling is None and (self._free or self._made < _AHEAD + self._lanes):
                 self._filling = self._new(shape)
             if self._filling is not None:
                 return self._filling
             self._changed.wait()
+        return None
 
     def _new(self, shape: tuple[int, ...]) -> _Batch:
         batch = self._free.pop() if self._free else None
@@ -172,13 +186,13 @@ class Engine:
             self._filling = None
             self._changed.notify_all()
 
-    def _serve(self) -> None:
+    def _serve(self, session: _Session) -> None:
         """Take full batches through the device until nobody reads any more."""
         running: deque[tuple[_Batch, Tensor, torch.cuda.Event | None]] = deque()
         whole = False
         try:
             while True:
-                batch = self._next(wait=not running)
+                batch = self._next(session, wait=not running)
                 if batch is not None:
                     running.append(self._launch(batch))
                 elif not running:
@@ -187,30 +201,32 @@ class Engine:
                 if batch is None or len(running) >= max(1, len(self._streams)):
                     self._deliver(*running.popleft())
         finally:
-            if not whole:
-                self._end(failed=True)
+            self._leave(session, failed=not whole)
 
-    def _next(self, wait: bool) -> _Batch | None:
+    def _next(self, session: _Session, wait: bool) -> _Batch | None:
         """A full batch; None where there is none yet and ``wait`` is not set, or where there will be none."""
         with self._changed:
-            while not (self._full and self._full[0].copied == self._full[0].filled):
+            while self._session is session:
+                if self._full and self._full[0].copied == self._full[0].filled:
+                    return self._full.popleft()
                 if not wait:
                     return None
                 if not self._feeding and not self._full:
-                    self._end(failed=False)
+                    self._session = None  # whoever comes now begins another
+                    self._changed.notify_all()
                     return None
                 began = time.perf_counter()
                 self._changed.wait()
-                self.idle_s += time.perf_counter() - began
-            return self._full.popleft()
+                self.idle_s += (time.perf_counter() - began) / self._lanes
+            return None
 
-    def _end(self, failed: bool) -> None:
+    def _leave(self, session: _Session, failed: bool) -> None:
         with self._changed:
-            if self._session is not None:
-                self._session.ended = True
-            self._session = None
-            if failed:  # readers may still be writing into these
-                self._full.clear()
+            session.left -= 1
+            session.ended |= failed or not session.left
+            if failed and self._session is session:
+                self._session = None
+                self._full.clear()  # readers may still be writing into these
                 self._free.clear()
                 self._filling, self._made = None, 0
             self._changed.notify_all()
@@ -232,12 +248,13 @@ class Engine:
     def _forward(self, tiles: Tensor) -> Tensor:
         """Features; where memory is short, of fewer tiles at once from now on."""
         while True:
+            tried = self.at_once
             try:
-                return torch.cat([self._features(part) for part in tiles.split(self.at_once)])
+                return torch.cat([self._features(part) for part in tiles.split(tried)])
             except (RuntimeError, MemoryError) as error:
-                if not out_of_memory(error) or self.at_once == 1:
+                if not out_of_memory(error) or tried == 1:
                     raise
-            self.at_once //= 2
+            self.at_once = min(self.at_once, tried // 2)  # another lane may have been here
             if self._streams:
                 torch.cuda.empty_cache()
 

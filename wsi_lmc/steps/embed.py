@@ -9,9 +9,9 @@ from typing import Any, cast
 
 import numpy as np
 
-from wsi_lmc.backends import accelerated, used_by
+from wsi_lmc.backends import accelerated, lanes_of, used_by
 from wsi_lmc.embedding import EmbedConfig, check_mpp
-from wsi_lmc.encoder import Encoder, load_encoder
+from wsi_lmc.encoder import load_encoder
 from wsi_lmc.engine import Engine
 from wsi_lmc.errors import StoreError, UsageError
 from wsi_lmc.featurestore import FeatureStore, write_features
@@ -184,7 +184,7 @@ def _engine(task: EmbedTask) -> Engine:
 
 def _load(spec: str, sha256: str, config: EmbedConfig) -> Engine:
     device = config.device_here()
-    encoder: Encoder = load_encoder(spec, device, config.precision_on(device))
+    encoder = load_encoder(spec, device, config.precision_on(device))
     if encoder.sha256 != sha256:
         raise UsageError(
             f"the encoder's weights have SHA-256 {encoder.sha256[:16]}",
@@ -192,4 +192,5 @@ def _load(spec: str, sha256: str, config: EmbedConfig) -> Engine:
             "Do not replace a checkpoint while it is in use; start again.",
         )
     normalise = load_normaliser(config.normalise, config.reference, config.weights, device)
-    return Engine(accelerated(pooled(encoder, config.pooling), config.backend), normalise, config.batch_on(device))
+    encoder = accelerated(pooled(encoder, config.pooling), config.backend)
+    return Engine(encoder, normalise, config.batch_on(device), lanes_of(encoder))
