@@ -57,6 +57,17 @@ class Shard:
         present = np.flatnonzero(self.index[:, 0] != _ABSENT).tolist()
         return _identity(self.index[:, 1], [crc32c(self.chunk(slot)) for slot in present])
 
+    def slack_is_empty(self) -> bool:
+        """Whether what lies between the chunks, which no checksum covers, is zeros, as it was written."""
+        end = 0
+        present = self.index[self.index[:, 0] != _ABSENT]
+        size = os.fstat(self.file).st_size - len(self.index) * 16 - CRC_BYTES
+        for offset, length in [*sorted((int(start), int(count)) for start, count in present), (size, 0)]:
+            if offset < end or _read(self.file, self.name, offset - end, end).any():
+                return False
+            end = offset + length
+        return True
+
     def close(self) -> None:
         """Release the file."""
         os.close(self.file)
