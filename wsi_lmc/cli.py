@@ -18,6 +18,8 @@ COMMANDS = {
     "train": "Train a stain-invariant encoder on one site's tiles (LMC).",
     "embed": "Turn tile stores or slides into features with a frozen encoder.",
     "status": "Say how far a run is, from any shell: counts, pace, time left, failures.",
+    "verify": "Check that all of a run is there, whole and of what it claims to be; --repair mends.",
+    "retry-failed": "Run again what failed, as it was asked for.",
     "export": "Write features as TRIDENT or CLAM read them, or an encoder as ONNX.",
     "push": "Publish an encoder on the Hugging Face Hub, after asking.",
     "demo": "Run everything on synthetic slides of two sites, or on yours.",
@@ -41,7 +43,7 @@ def build_app(named: str) -> typer.Typer:
     app.callback()(_wsi_lmc)
     for name, summary in COMMANDS.items():
         if name == named:
-            command: Callable[..., None] = importlib.import_module(f"wsi_lmc.commands.{name}").command
+            command: Callable[..., None] = importlib.import_module(f"wsi_lmc.commands.{name.replace('-', '_')}").command
             app.command(name)(command)
         else:
             app.command(name, help=summary)(_not_loaded)

@@ -38,7 +38,7 @@ def problems_of_tiles(path: Path) -> list[str]:
     try:
         store = TileStore.open(path)
     except StoreError as error:
-        return [error.found]
+        return [f"{_METADATA}: {error.found}"]
     side = store.attributes["tile"]["px"]
     return _problems(path, store.attributes, "tiles", {**_ROWS, "tiles": ((side, side, 3), "uint8")})
 
@@ -51,7 +51,7 @@ def problems_of_features(path: Path) -> list[str]:
     try:
         store = FeatureStore.open(path)
     except StoreError as error:
-        return [error.found]
+        return [f"{_METADATA}: {error.found}"]
     dim = cast("zarr.Array[Any]", store.group["features"]).shape[1:]
     dtype = str(store.attributes["encoder"]["dtype"])
     found = _problems(path, store.attributes, "features", {**_ROWS, "features": (dim, dtype)})

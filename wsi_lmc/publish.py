@@ -52,6 +52,18 @@ def publish_text(run_folder: Path, final: Path, text: str) -> None:
         draft.write_text(text, encoding="utf-8")
 
 
+def discard(run_folder: Path, final: Path) -> None:
+    """Take a published result away: at once from its place, so that it is never half there, then for good."""
+    workplace = run_folder / TEMPORARY / _own_name()
+    workplace.mkdir(parents=True)
+    try:
+        if final.exists():
+            final.rename(workplace / final.name)
+            _flush(final.parent)
+    finally:
+        shutil.rmtree(workplace, ignore_errors=True)
+
+
 @contextmanager
 def exclusive(run_folder: Path, name: str, wait_s: float = -1.0) -> Iterator[bool]:
     """Hold the lock ``name`` of a run; yields False when another process still holds it after ``wait_s`` seconds.

@@ -14,7 +14,7 @@ from wsi_lmc.division import WHOLE, Shard
 from wsi_lmc.errors import UsageError
 from wsi_lmc.executor import Executor
 from wsi_lmc.featurestore import FeatureStore
-from wsi_lmc.runfolder import add_slides, list_slides, plan, prepare_run, record, write_table
+from wsi_lmc.runfolder import Request, add_slides, list_slides, plan, prepare_run, record, write_table
 from wsi_lmc.steps.outcome import Outcome
 from wsi_lmc.steps.tile import TileConfig, TileTask, tile_slide
 from wsi_lmc.tilestore import TileStore
@@ -58,7 +58,8 @@ def tile_cohort(slides: Sequence[SlideEntry], out: Path, config: TileConfig, opt
     prepare_run(out)
     add_slides(out, slides)
     write_resolved(out, {"tile": config})
-    plan(out, "tile", (entry.slide_id for entry in slides))
+    mask = str(options.mask.resolve()) if options.mask else None
+    plan(out, "tile", Request(tuple(entry.slide_id for entry in slides), mask))
     own = options.shard.take(slides, lambda entry: entry.slide_id)
     tasks = [TileTask(entry, out, config, masks.get(entry.slide_id), options.overwrite) for entry in own]
     return collect(options.executor.run(tile_slide, tasks), out, [task.slide_id for task in tasks], options.on_outcome)
@@ -104,13 +105,27 @@ def embed_cohort(
     prepare_run(out)
     add_slides(out, inputs.slides)
     write_resolved(out, {"embed": config} | ({"tile": inputs.tile} if inputs.slides else {}))
-    plan(out, "embed", sources)
+    plan(out, "embed", _request(inputs, list(sources), encoder, out, options.mask))
     own = options.shard.take(list(sources), str)
     tasks = [
         EmbedTask(slide_id, sources[slide_id], out, encoder, sha256, config, options.overwrite) for slide_id in own
     ]
     found = options.executor.run(embed_slide, tasks, on_gpu=True)
     return collect(found, out, own, options.on_outcome)
+
+
+def _request(inputs: EmbedInputs, slides: Sequence[str], encoder: str, out: Path, mask: Path | None) -> Request:
+    """What is asked for, so that it can be asked for again, also once the run folder has been moved."""
+    own = out.resolve()
+    stores: dict[str, str] = {}
+    for store in inputs.stores:
+        path = store.resolve()
+        inside = path.is_relative_to(own)
+        stores[store.name.removesuffix(".zarr")] = (path.relative_to(own) if inside else path).as_posix()
+    folder = Path(encoder).resolve() if Path(encoder).is_dir() else None
+    if folder is not None:
+        encoder = (folder.relative_to(own) if folder.is_relative_to(own) else folder).as_posix()
+    return Request(tuple(slides), str(mask.resolve()) if mask else None, encoder, stores)
 
 
 def train_cohort(

@@ -172,6 +172,7 @@ def open_sealed(path: Path, schema: str, version: int, arrays: Sequence[str]) ->
     kind = schema.split("/")[-1]
     try:
         group = zarr.open_group(path, mode="r", zarr_format=3)
+        missing = [name for name in arrays if name not in group]
     except (GroupNotFoundError, FileNotFoundError) as error:
         raise StoreError(f"no zarr v3 group at {path}", f"a store of {kind}", "Check the path.") from error
     except (ValueError, TypeError, KeyError, OSError) as error:  # a torn zarr.json, or an array stands there
@@ -186,7 +187,6 @@ def open_sealed(path: Path, schema: str, version: int, arrays: Sequence[str]) ->
             f"version {version}",
             "Make it again with this version of wsi-lmc.",
         )
-    missing = [name for name in arrays if name not in group]
     if missing:
         raise StoreError(f"{path.name} lacks {', '.join(missing)}", f"{', '.join(arrays)}", "Make the store again.")
     return group, attributes

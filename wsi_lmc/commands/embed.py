@@ -116,7 +116,8 @@ def _encoder(ckpt: str | None, encoder: str | None) -> str:
         found = "neither --ckpt nor --encoder" if ckpt is None else "both --ckpt and --encoder"
         raise UsageError(found, "one of them", "Give the folder that 'wsi-lmc train' wrote with --ckpt.")
     if encoder is not None:
-        return encoder
+        source, _, path = encoder.partition(":")
+        return f"{source}:{Path(path).resolve()}" if source == "local-dir" else encoder
     folder = Path(ckpt or "")
     if not folder.is_dir():
         raise UsageError(f"no checkpoint folder {folder}", "the folder that 'wsi-lmc train' wrote", "Check --ckpt.")
