@@ -11,7 +11,8 @@ from typing import Annotated, NoReturn
 import typer
 
 from wsi_lmc import __version__
-from wsi_lmc.errors import WsiLmcError
+from wsi_lmc.errors import UsageError, WsiLmcError
+from wsi_lmc.passing import is_full
 
 COMMANDS = {
     "tile": "Find tissue and cut calibrated tiles: slides in, tile stores out.",
@@ -34,6 +35,10 @@ def main() -> NoReturn:
     except WsiLmcError as error:
         print(f"wsi-lmc: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except OSError as error:  # of a disk, in the main process: slides' own are outcomes
+        said = "no room left: free space" if is_full(error) else "check the disk and the permissions"
+        print(f"wsi-lmc: {error}; {said}, then run the same command again.", file=sys.stderr)
+        sys.exit(UsageError.exit_code)
     sys.exit(0)
 
 

@@ -32,6 +32,9 @@ SlideCode = Literal[
     "other_configuration",
     "store",
     "io",
+    "disk_full",
+    "out_of_memory",
+    "timed_out",
     "worker_died",
     "internal",
 ]

@@ -4,6 +4,7 @@ Each function reads like the command of its name; the command line and the demo 
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from wsi_lmc.division import WHOLE, Shard
 from wsi_lmc.errors import UsageError
 from wsi_lmc.executor import Executor
 from wsi_lmc.featurestore import FeatureStore
+from wsi_lmc.passing import is_full
 from wsi_lmc.runfolder import Request, add_slides, list_slides, plan, prepare_run, record, write_table
 from wsi_lmc.steps.outcome import Outcome
 from wsi_lmc.steps.tile import TileConfig, TileTask, tile_slide
@@ -240,13 +242,32 @@ def _masks(slides: Sequence[SlideEntry], mask: Path | None) -> dict[str, Path]:
 
 
 def collect(found: Iterator[Outcome], out: Path, order: list[str], on_outcome: OnOutcome) -> list[Outcome]:
-    """Record outcomes as they come; the table is written even where the run is interrupted."""
+    """Record outcomes as they come; the table is written even where the run is interrupted.
+
+    Raises:
+        UsageError: the disk is full. No slide is blamed for that: those that met it are not recorded.
+    """
     outcomes: dict[str, Outcome] = {}
     try:
         for outcome in found:
+            if outcome.code == "disk_full":
+                raise _disk_full(out, outcome.reason)
             record(out, outcome)
             outcomes[outcome.slide_id] = outcome
             on_outcome(outcome)
+    except OSError as error:
+        if is_full(error):
+            raise _disk_full(out, str(error)) from error
+        raise
     finally:
-        write_table(out)
+        with suppress(OSError):  # then another one is on its way; the table is derived again next time
+            write_table(out)
     return [outcomes[slide_id] for slide_id in order]
+
+
+def _disk_full(out: Path, said: str) -> UsageError:
+    return UsageError(
+        f"no room left on the disk of {out} ({said})",
+        "room for the run",
+        "Free space and run the same command again: what is published is whole, and it goes on from there.",
+    )

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Int64, UInt8, UInt64
 
 from wsi_lmc.directio import padded, page_aligned, write_file
+from wsi_lmc.passing import may_pass
 
 _ABSENT = np.iinfo(np.uint64).max
 CRC_BYTES = 4
@@ -38,6 +39,7 @@ class Shard:
 
         Raises:
             ShardError: absent, cut short, or its crc32c does not match.
+        OSError: of a kind that may pass.
         """
         offset, length = (int(value) for value in self.index[slot])
         if offset == _ABSENT:
@@ -206,6 +208,8 @@ def _read(file: int, name: str, length: int, offset: int) -> UInt8[np.ndarray, "
     try:
         data = os.pread(file, length, offset)
     except (OSError, OverflowError, ValueError) as error:
+        if may_pass(error):
+            raise
         raise ShardError(f"{name}: {error}") from error
     if len(data) != length:
         raise ShardError(f"{name} ends at byte {offset + len(data)}, {offset + length} expected")
