@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
-from wsi_lmc.cluster import LocalWorkers, make_executor
+from wsi_lmc.cluster import LocalWorkers
 from wsi_lmc.cohort import find_slides
 from wsi_lmc.commands.common import (
     Cluster,
     ConfigFile,
+    Crew,
     Insecure,
     Mask,
     Output,
@@ -19,6 +20,7 @@ from wsi_lmc.commands.common import (
     Quiet,
     Scheduler,
     ShardText,
+    SlideTimeout,
     Workers,
     close,
     jobs_for,
@@ -60,6 +62,7 @@ def command(
     scheduler: Scheduler = None,
     insecure: Insecure = False,
     cluster: Cluster = None,
+    slide_timeout: SlideTimeout = 86400.0,
     quiet: Quiet = False,
 ) -> None:
     """Turn every tile into features with a frozen encoder.
@@ -78,8 +81,9 @@ def command(
     prepare_run(output, slides)
     what = EmbedInputs(stores, entries, resolve("tile", TileConfig, config, given))
     total = share.size(len(stores) + len(entries))
+    crew = Crew(workers, scheduler, insecure, jobs, slide_timeout)
     with (
-        make_executor(jobs or _workers(total, workers, settings), scheduler, insecure) as executor,
+        crew.executor_of(_workers(total, workers, settings)) as executor,
         ProgressReport("embed", total, quiet) as progress,
     ):
         options = RunOptions(executor, mask, overwrite, progress.add, share)

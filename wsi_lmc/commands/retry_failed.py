@@ -7,12 +7,13 @@ import typer
 
 from wsi_lmc.commands.common import (
     Cluster,
+    Crew,
     Insecure,
     Quiet,
     Scheduler,
+    SlideTimeout,
     Workers,
     close,
-    executor_for,
     interruptible,
     jobs_for,
 )  # fmt: skip
@@ -30,6 +31,7 @@ def command(
     scheduler: Scheduler = None,
     insecure: Insecure = False,
     cluster: Cluster = None,
+    slide_timeout: SlideTimeout = 86400.0,
     quiet: Quiet = False,
 ) -> None:
     """Try again what failed, with the settings it failed with: after the disk, the files or the memory were seen to.
@@ -46,7 +48,7 @@ def command(
     prepare_run(run)
     outcomes: list[Outcome] = []
     with (
-        executor_for(count, workers, scheduler, insecure, jobs) as executor,
+        Crew(workers, scheduler, insecure, jobs, slide_timeout).executor(count) as executor,
         ProgressReport("retry", count, quiet) as progress,
     ):
         for stage, slides in failed.items():

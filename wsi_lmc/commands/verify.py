@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from wsi_lmc.commands.common import Insecure, Quiet, Scheduler, Workers, executor_for, interruptible
+from wsi_lmc.commands.common import Crew, Insecure, Quiet, Scheduler, Workers, interruptible
 from wsi_lmc.progress import ProgressReport
 from wsi_lmc.rerun import repair
 from wsi_lmc.run import RunOptions
@@ -36,7 +36,7 @@ def command(
     if mend and any(finding.remedy for finding in found.findings):
         again = {finding.slide for finding in found.findings if finding.slide and finding.remedy}
         with (
-            executor_for(len(again), workers, scheduler, insecure) as executor,
+            Crew(workers, scheduler, insecure).executor(len(again)) as executor,
             ProgressReport("repair", len(again), quiet) as progress,
         ):
             repair(run, found.findings, RunOptions(executor, on_outcome=progress.add))
