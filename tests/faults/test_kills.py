@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from tests.faults.every_change import tile_and_embed, train
-from tests.faults.injection import Counters, build_shim, faulty
+from tests.faults.injection import Counters, faulty
 from wsi_lmc.cohort import find_slides
 from wsi_lmc.executor import SerialExecutor
 from wsi_lmc.run import RunOptions, tile_cohort
@@ -59,11 +59,10 @@ def states(out: Path) -> dict[str, tuple[str, str, int]]:
 
 @pytest.mark.parametrize(("stage", "work"), [("run", tile_and_embed), ("train", train)])
 def test_killed_before_any_change_it_resumes_to_the_same_bytes(
-    stage: str, work: Callable[[Path, Path], None], slides: Path, tmp_path: Path
+    stage: str, work: Callable[[Path, Path], None], slides: Path, tmp_path: Path, shim: Path, counters: Counters
 ) -> None:
     expected = tmp_path / "expected"
     work(slides, expected)
-    shim, counters = build_shim(tmp_path), Counters(tmp_path / "counters")
     command = [sys.executable, "-m", "tests.faults.every_change", stage, str(slides), str(tmp_path), str(counters.path)]
     environment = faulty(shim, counters, writes="/killed-")
 

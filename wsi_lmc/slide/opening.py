@@ -151,7 +151,7 @@ def _open_reader(path: Path, reader: ReaderName) -> Reader:
     if reader == "tiffslide":
         return _open_tiffslide(path)
     try:
-        return OpenSlideReader(path)
+        return _ask_openslide(path)
     except openslide.OpenSlideUnsupportedFormatError as error:
         if reader in ("auto", "direct") and _magic(path)[:4] in _TIFF_MAGIC:
             return _open_tiffslide(path)
@@ -163,6 +163,14 @@ def _open_reader(path: Path, reader: ReaderName) -> Reader:
             "a readable slide",
             "Copy it again or leave it out.",
         ) from (from_text(str(error)) or error)
+
+
+def _ask_openslide(path: Path) -> Reader:
+    """Ask twice: where the disk failed OpenSlide, it calls the format unsupported, and keeps to itself why."""
+    try:
+        return OpenSlideReader(path)
+    except openslide.OpenSlideUnsupportedFormatError:
+        return OpenSlideReader(path)
 
 
 def _open_tiffslide(path: Path) -> Reader:

@@ -26,6 +26,7 @@ from wsi_lmc.steps.outcome import Outcome, Split
 from wsi_lmc.steps.tile import TileConfig, TileTask
 from wsi_lmc.synthetic import write_cohort
 
+pytestmark = pytest.mark.row(23)
 ENCODER = "untrained:vit-demo"
 CONFIG = EmbedConfig(batch=4, block=4, device="cpu")
 TRACES = "WSI_LMC_TEST_TRACES"

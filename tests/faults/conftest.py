@@ -1,0 +1,28 @@
+"""Fixtures of the tests of faults: small slides, and the library that injects faults of the disk."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.faults.injection import Counters, build_shim
+from wsi_lmc.synthetic import write_cohort
+
+
+@pytest.fixture(scope="session")
+def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The compiled library, see ``shim.c``."""
+    return build_shim(tmp_path_factory.mktemp("shim"))
+
+
+@pytest.fixture
+def counters(tmp_path: Path) -> Counters:
+    """What it counts."""
+    return Counters(tmp_path / "counters")
+
+
+@pytest.fixture(scope="session")
+def six_slides(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six slides of two sites, small."""
+    folder = tmp_path_factory.mktemp("six")
+    write_cohort(folder, {"north": 3, "south": 3}, seed=9, size=(1024, 1024))
+    return folder / "slides"
