@@ -164,18 +164,19 @@ class DaskExecutor:
         now = time.monotonic()
         overdue = [future for future, item in running.items() if now - item.began > self._slide_timeout_s]
         at_work = cast(dict[str, Any], self._client.processing()) if overdue else {}
+        places = {key: worker for worker, keys in at_work.items() for key in keys}
+        stuck = [future for future in overdue if future.key in places]
         for future in overdue:
-            workers = [worker for worker, keys in at_work.items() if future.key in keys]
-            if not workers:  # it waits for a worker, which is not the slide's fault
-                running[future].began = now
-                continue
-            item = running.pop(future)
-            self._client.cancel([future])
-            with suppress(ValueError):  # workers of a cluster without nannies stay as they are
-                self._client.restart_workers(workers, raise_for_error=False)
-            outcome = agenda.ended(item, _timed_out(item.task, self._slide_timeout_s))
-            if outcome is not None:
-                yield outcome
+            running[future].began = now  # that it waits for a worker is not the slide's fault
+        items = [running.pop(future) for future in stuck]
+        if stuck:
+            self._client.cancel(stuck)
+            with suppress(
+                ValueError, KeyError
+            ):  # a cluster's workers without nannies stay as they are; others are gone
+                self._client.restart_workers(list({places[future.key] for future in stuck}), raise_for_error=False)
+        outcomes = [agenda.ended(item, _timed_out(item.task, self._slide_timeout_s)) for item in items]
+        yield from [outcome for outcome in outcomes if outcome is not None]
 
     def _offer(self, on_gpu: bool) -> tuple[dict[str, float] | None, int]:
         """What a task needs of its worker, and how many tasks can run at a time; one can always be handed over."""

@@ -21,6 +21,8 @@ from wsi_lmc.checkpoint import (
 )
 from wsi_lmc.errors import StoreError
 
+pytestmark = pytest.mark.row(21)
+
 
 def _state(step: int) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(step)
