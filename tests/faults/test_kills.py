@@ -1,29 +1,28 @@
 """Killed before any change to the disk whatever, a run goes on to the same bytes, and nothing torn is ever published.
 
-By default a spread of changes is tried; ``WSI_LMC_KILLS=all`` kills before every single one.
+By default a few changes are tried; ``WSI_LMC_KILLS=100`` tries a hundred of each stage, ``all`` every single one, and
+``WSI_LMC_SEED`` chooses others.
 """
 
 import hashlib
 import json
 import os
-import subprocess
+import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.faults.every_change import tile_and_embed, train
-from tests.faults.injection import Counters, faulty
+from tests.faults.injection import Counters
+from tests.faults.stages import Stages
 from wsi_lmc.cohort import find_slides
 from wsi_lmc.executor import SerialExecutor
 from wsi_lmc.run import RunOptions, tile_cohort
 from wsi_lmc.steps.tile import TileConfig
 from wsi_lmc.synthetic import write_cohort
 
-pytestmark = [pytest.mark.row(1), pytest.mark.slow]
-KILLS = os.environ.get("WSI_LMC_KILLS", "12")
+KILLS = os.environ.get("WSI_LMC_KILLS", "6")
 SEED = int(os.environ.get("WSI_LMC_SEED", "0"))
 
 
@@ -57,44 +56,29 @@ def states(out: Path) -> dict[str, tuple[str, str, int]]:
     return {name: (each["state"], each["code"], each["tiles"]) for name, each in found.items()}
 
 
-@pytest.mark.parametrize(("stage", "work"), [("run", tile_and_embed), ("train", train)])
+@pytest.mark.row(1)
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["run", "train"])
 def test_killed_before_any_change_it_resumes_to_the_same_bytes(
-    stage: str, work: Callable[[Path, Path], None], slides: Path, tmp_path: Path, shim: Path, counters: Counters
+    stage: str, slides: Path, tmp_path: Path, shim: Path, counters: Counters
 ) -> None:
-    expected = tmp_path / "expected"
-    work(slides, expected)
-    command = [sys.executable, "-m", "tests.faults.every_change", stage, str(slides), str(tmp_path), str(counters.path)]
-    environment = faulty(shim, counters, writes="/killed-")
-
-    def attempts(numbers: list[int]) -> subprocess.Popen[str]:
-        listed = ",".join(map(str, numbers))
-        return subprocess.Popen(
-            [*command, listed], env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
-
-    with attempts([10**9]) as process:
-        assert process.stdout is not None
-        unharmed = json.loads(process.stdout.readline())
-        total = unharmed["changes"]
-        process.communicate("\n", timeout=60)
-    assert unharmed["killed"] == 0
-    assert total > 50, "the library sees what is written"
-    tried = total if KILLS == "all" else min(int(KILLS), total)
-    numbers = sorted(np.random.default_rng(SEED).choice(total, tried, replace=False).tolist())
-    sys.stdout.write(f"{stage}: killed before {tried} of {total} changes, seed {SEED}\n")
-    with attempts(numbers) as process:
-        assert process.stdout is not None
-        assert process.stdin is not None
+    expected, out = tmp_path / "expected", tmp_path / "killed"
+    with Stages(shim, counters, f"{tmp_path}/") as stages:
+        assert stages.do(stage, slides, expected)[0] == 0
+        total = counters.changes
+        assert total > 50, "the library sees what is written"
+        tried = total if KILLS == "all" else min(int(KILLS), total)
+        numbers = sorted(np.random.default_rng(SEED).choice(total, tried, replace=False).tolist())
+        sys.stdout.write(f"{stage}: killed before {tried} of {total} changes, seed {SEED}\n")
         for number in numbers:
-            found = json.loads(process.stdout.readline())
             where = f"killed before change {number} of {total}"
-            assert (found["change"], found["killed"]) == (number, -9), where
-            assert found["torn"] == [], where
-            assert found["resumed"] == 0, where
-            out = Path(found["out"])
+            assert stages.do(stage, slides, out, kill_at=number)[0] == -9, where
+            status, found = stages.do("look", slides, out)
+            assert status == 0, where
+            assert [line for line in found if line[2] == "anew" or "fingerprint" in line[1]] == [], where
+            assert stages.do(stage, slides, out)[0] == 0, where
             assert content(out) == content(expected), where
             assert states(out) == states(expected), where
             assert not list((out / ".tmp").glob("*")), where
             assert not list((out / ".working").glob("*")), where
-            process.stdin.write("\n")
-            process.stdin.flush()
+            shutil.rmtree(out)

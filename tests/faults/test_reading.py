@@ -86,7 +86,8 @@ from wsi_lmc.grid import GridConfig
 from wsi_lmc.steps.tile import TileConfig, TileTask, tile_slide
 for path in sys.argv[2:]:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    task = TileTask(SlideEntry(Path(path), Path(path).stem), Path(sys.argv[1]), TileConfig(GridConfig(min_tissue=0.0), codec="lossless"))
+    config = TileConfig(GridConfig(min_tissue=0.0), codec="lossless")
+    task = TileTask(SlideEntry(Path(path), Path(path).stem), Path(sys.argv[1]), config)
     outcome = tile_slide(task)
     print(json.dumps([outcome.tiles, before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss]), flush=True)
 """
