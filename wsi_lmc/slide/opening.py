@@ -1,5 +1,6 @@
 """Opening a slide: choose a reader, find out why a file will not open, calibrate."""
 
+import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from wsi_lmc.units import LevelSize, SlideSize
 ReaderName = Literal["auto", "direct", "openslide", "tiffslide"]
 
 _MOST_STRETCH = 4.0
+_QUOTED = re.compile(r"b?'[^'\n]*'|b?\"[^\"\n]*\"")
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
@@ -99,7 +101,7 @@ def _check_tiff_is_whole(path: Path, size: int) -> None:
             ]
     except PARSE_ERRORS as error:
         raise SlideError(
-            "damaged", f"unreadable TIFF directory in {path.name}: {error}", "a whole TIFF", again
+            "damaged", f"unreadable TIFF directory in {path.name}: {_said(error, path)}", "a whole TIFF", again
         ) from error
     if max(ends, default=0) > size:
         raise SlideError("damaged", f"{path.name} ends at byte {size}", f"{max(ends)} bytes at least", again)
@@ -154,11 +156,11 @@ def _open_reader(path: Path, reader: ReaderName) -> Reader:
     except openslide.OpenSlideUnsupportedFormatError as error:
         if reader in ("auto", "direct") and _magic(path)[:4] in _TIFF_MAGIC:
             return _open_tiffslide(path)
-        raise _unsupported(path, str(error)) from error
+        raise _unsupported(path, _said(error, path)) from error
     except openslide.OpenSlideError as error:
         raise SlideError(
             "damaged",
-            f"OpenSlide: {_without_folder(error, path)}",
+            f"OpenSlide: {_said(error, path)}",
             "a readable slide",
             "Copy it again or leave it out.",
         ) from error
@@ -171,7 +173,7 @@ def _open_tiffslide(path: Path) -> Reader:
         return TiffSlideReader(path)
     except PARSE_ERRORS as error:
         raise SlideError(
-            "unsupported", f"tiffslide: {_without_folder(error, path)}", "a TIFF slide", "Try --reader openslide."
+            "unsupported", f"tiffslide: {_said(error, path)}", "a TIFF slide", "Try --reader openslide."
         ) from error
 
 
@@ -206,5 +208,6 @@ def _magic(path: Path) -> bytes:
         ) from error
 
 
-def _without_folder(error: Exception, path: Path) -> str:
-    return str(error).replace(str(path), path.name)
+def _said(error: Exception, path: Path) -> str:
+    """What a library says, without the folder and without what it quotes: text of the file may name a patient."""
+    return _QUOTED.sub("'...'", str(error).replace(str(path), path.name))
