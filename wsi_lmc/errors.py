@@ -31,6 +31,7 @@ SlideCode = Literal[
     "slide_changed",
     "other_configuration",
     "store",
+    "environment",
     "io",
     "worker_died",
     "internal",

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
-from wsi_lmc.errors import SlideCode, SlideError, StoreError
+from wsi_lmc.errors import SlideCode, SlideError, StoreError, UsageError
 from wsi_lmc.steps.agenda import Agenda, Task
 from wsi_lmc.steps.outcome import Outcome, Split
 
@@ -48,6 +48,8 @@ def attempt[T: Task](step: Step[T], task: T) -> Outcome | Split[T]:
         return failed(task, error.code, f"{error.found}; expected {error.expected}", error.remedy)
     except StoreError as error:
         return failed(task, "store", f"{error.found}; expected {error.expected}", error.remedy)
+    except UsageError as error:
+        return failed(task, "environment", f"{error.found}; expected {error.expected}", error.remedy)
     except OSError as error:
         return failed(task, "io", str(error), "Check the disk and the permissions, then run the command again.")
     except Exception as error:  # noqa: BLE001  the single place where an unforeseen error becomes a slide's outcome

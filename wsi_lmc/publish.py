@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 from filelock import FileLock, Timeout
 
+from wsi_lmc.confinement import confined
 from wsi_lmc.errors import UsageError
 
 TEMPORARY = ".tmp"
@@ -29,8 +30,12 @@ def publishing(run_folder: Path, final: Path) -> Iterator[Path]:
     """Yield a temporary path on the same file system; on success it becomes ``final``, on an error it is removed.
 
     ``final`` may be a file or a folder; what stood there is replaced only once the new result is complete.
+
+    Raises:
+        UsageError: ``final`` is a link, or lies outside ``run_folder``.
     """
-    workplace = run_folder / TEMPORARY / uuid.uuid4().hex
+    confined(run_folder, final)
+    workplace = confined(run_folder, run_folder / TEMPORARY / uuid.uuid4().hex)
     workplace.mkdir(parents=True)
     try:
         draft = workplace / final.name
@@ -55,9 +60,9 @@ def exclusive(run_folder: Path, name: str, wait_s: float = -1.0) -> Iterator[boo
 
     A lock dies with its process, so a killed holder never blocks its successor (not so on NFS: see docs).
     """
-    folder = run_folder / LOCKS
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / f"{name}.lock")
+    path = confined(run_folder, run_folder / LOCKS / f"{name}.lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
     try:
         lock.acquire(timeout=wait_s)
     except Timeout:
@@ -91,7 +96,7 @@ def working(run_folder: Path, name: str) -> Iterator[None]:
     A killed process leaves its note behind; the next who works on ``name`` replaces it.
     """
     with exclusive(run_folder, name):
-        note = run_folder / WORKING / f"{name}.json"
+        note = confined(run_folder, run_folder / WORKING / f"{name}.json")
         note.parent.mkdir(exist_ok=True)
         note.write_text(json.dumps({"host": socket.gethostname(), "pid": os.getpid()}), encoding="utf-8")
         try:
@@ -121,8 +126,8 @@ def prepare_output(folder: Path) -> None:
     Raises:
         UsageError: the folder cannot be created or written to.
     """
+    probe = confined(folder, folder / TEMPORARY / uuid.uuid4().hex)
     try:
-        probe = folder / TEMPORARY / uuid.uuid4().hex
         probe.mkdir(parents=True)
         (probe / "probe").write_bytes(b"")
         shutil.rmtree(probe)
