@@ -3,17 +3,19 @@
 Each function reads like the command of its name; the command line and the demo both call these.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wsi_lmc.cohort import SlideEntry
 from wsi_lmc.config import write_resolved
+from wsi_lmc.confinement import confine
 from wsi_lmc.division import WHOLE, Shard
 from wsi_lmc.errors import UsageError
 from wsi_lmc.executor import Executor
 from wsi_lmc.featurestore import FeatureStore
+from wsi_lmc.pseudonyms import Discretion
 from wsi_lmc.runfolder import add_slides, list_slides, plan, prepare_run, record, write_table
 from wsi_lmc.steps.outcome import Outcome
 from wsi_lmc.steps.tile import TileConfig, TileTask, tile_slide
@@ -61,7 +63,9 @@ def tile_cohort(slides: Sequence[SlideEntry], out: Path, config: TileConfig, opt
     plan(out, "tile", (entry.slide_id for entry in slides))
     own = options.shard.take(slides, lambda entry: entry.slide_id)
     tasks = [TileTask(entry, out, config, masks.get(entry.slide_id), options.overwrite) for entry in own]
-    return collect(options.executor.run(tile_slide, tasks), out, [task.slide_id for task in tasks], options.on_outcome)
+    confine(out, (path for task in tasks for path in task.results))
+    found = _discreetly(options.executor.run(tile_slide, tasks), slides, masks)
+    return collect(found, out, [task.slide_id for task in tasks], options.on_outcome)
 
 
 @dataclass(frozen=True)
@@ -109,7 +113,8 @@ def embed_cohort(
     tasks = [
         EmbedTask(slide_id, sources[slide_id], out, encoder, sha256, config, options.overwrite) for slide_id in own
     ]
-    found = options.executor.run(embed_slide, tasks, on_gpu=True)
+    confine(out, (task.result for task in tasks))
+    found = _discreetly(options.executor.run(embed_slide, tasks, on_gpu=True), inputs.slides, masks)
     return collect(found, out, own, options.on_outcome)
 
 
@@ -222,6 +227,20 @@ def _masks(slides: Sequence[SlideEntry], mask: Path | None) -> dict[str, Path]:
             "Give the folder, or a single slide.",
         )
     return {entry.slide_id: mask for entry in slides}
+
+
+def _discreetly(found: Iterator[Outcome], slides: Sequence[SlideEntry], masks: Mapping[str, Path]) -> Iterator[Outcome]:
+    """Outcomes that say no more of slides and their files than may be said."""
+    entries = {entry.slide_id: entry for entry in slides}
+    for outcome in found:
+        entry = entries.get(outcome.slide_id)
+        if entry is None or outcome.state != "failed":
+            yield outcome
+            continue
+        say = Discretion(entry, [masks[entry.slide_id]] if entry.slide_id in masks else [])
+        told = say.of_bug if outcome.code == "internal" else say
+        reason, remedy, detail = (told(text) for text in (outcome.reason, outcome.remedy, outcome.detail))
+        yield replace(outcome, reason=reason, remedy=remedy, detail=detail)
 
 
 def collect(found: Iterator[Outcome], out: Path, order: list[str], on_outcome: OnOutcome) -> list[Outcome]:

@@ -5,34 +5,39 @@ killed run has lost nothing. ``slides.csv`` is derived from the records, and ``m
 and labels under its safe id. ``records/planned/`` holds which slides a stage was asked for, a file per cohort.
 """
 
-import csv
 import hashlib
-import io
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 
 from wsi_lmc.cohort import SlideEntry, read_manifest, write_manifest
+from wsi_lmc.confinement import confine
 from wsi_lmc.errors import UsageError
-from wsi_lmc.publish import exclusive, prepare_output, publish_text, publishing
+from wsi_lmc.publish import LOCKS, WORKING, exclusive, prepare_output, publish_text, publishing
+from wsi_lmc.spreadsheets import to_csv
 from wsi_lmc.steps.outcome import Outcome, Stage
 
 DEFAULT = Path("wsi-lmc-run")
 SLIDES, MANIFEST, RECORDS, LOGS = "slides.csv", "manifest.csv", "records", "logs"
 PLANNED = "planned"
+_OWN = (
+    SLIDES, MANIFEST, LOGS, WORKING, LOCKS, "run.yaml", ".parts",
+    "tiles", "contours", "overviews", "features", "stains",
+    f"{RECORDS}/tile", f"{RECORDS}/embed", f"{RECORDS}/{PLANNED}",
+)  # fmt: skip
+"""What a run writes into its folder."""
 STAGES: tuple[Stage, ...] = ("tile", "embed")
 _COLUMNS = (
     "slide_id", "stage", "state", "code", "reason", "remedy", "tiles", "mpp", "mpp_source", "seconds",
 )  # fmt: skip
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def prepare_run(out: Path, inputs: Sequence[str] = ()) -> None:
     """Create the run folder, before any work, unless it lies inside an input folder.
 
     Raises:
-        UsageError: it does, or it cannot be written to.
+        UsageError: it does, or it cannot be written to, or something in it is a link.
     """
     for text in inputs:
         folder = Path(text).resolve()
@@ -41,12 +46,25 @@ def prepare_run(out: Path, inputs: Sequence[str] = ()) -> None:
                 f"output {out} lies inside the input {text}", "an output of its own", "Choose a folder outside with -o."
             )
     prepare_output(out)
+    confine(out, (out / name for name in _OWN))
 
 
 def add_slides(out: Path, entries: Iterable[SlideEntry]) -> None:
-    """Put slides into the run's manifest; rows of other slides stay, rows of the same id are replaced."""
+    """Put slides into the run's manifest; rows of other slides stay, rows of the same id are replaced.
+
+    Raises:
+        UsageError: some slides would have pseudonyms, and others not: who compares them could tell whose they are.
+    """
+    entries = list(entries)
     with exclusive(out, "manifest"):
         known = {entry.slide_id: entry for entry in list_slides(out)}
+        if len({entry.hidden for entry in (*known.values(), *entries)}) > 1:
+            hidden = not entries[0].hidden
+            raise UsageError(
+                f"slides of {out} have {'pseudonyms' if hidden else 'their own names'}, those given now have not",
+                "one kind of names in a run folder",
+                "Pass --pseudonyms." if hidden else "Choose another folder with -o.",
+            )
         known |= {entry.slide_id: entry for entry in entries}
         with publishing(out, out / MANIFEST) as draft:
             write_manifest(draft, sorted(known.values(), key=lambda entry: entry.slide_id))
@@ -103,12 +121,8 @@ def write_table(out: Path) -> None:
                 earlier = rows.get(outcome.slide_id)
                 if earlier is None or earlier.state != "failed" or outcome.state != "failed":
                     rows[outcome.slide_id] = outcome
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(_COLUMNS)
-        for slide_id in sorted(rows):
-            writer.writerow([_cell(getattr(rows[slide_id], column)) for column in _COLUMNS])
-        publish_text(out, out / SLIDES, text.getvalue())
+        table = ([getattr(rows[slide_id], column) for column in _COLUMNS] for slide_id in sorted(rows))
+        publish_text(out, out / SLIDES, to_csv(_COLUMNS, table))
 
 
 def _record_path(out: Path, stage: Stage, slide_id: str) -> Path:
@@ -124,13 +138,3 @@ def read_record(path: Path) -> Outcome | None:
     if set(values) != {field.name for field in fields(Outcome)}:
         return None
     return Outcome(**values)
-
-
-def _cell(value: object) -> str:
-    """A cell; text that a spreadsheet would run as a formula gets an apostrophe in front."""
-    if value is None:
-        return ""
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    text = str(value)
-    return f"'{text}" if isinstance(value, str) and text.startswith(_FORMULA) else text
