@@ -13,12 +13,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wsi_lmc.cohort import Row, SlideEntry, find_slides, read_rows, safe_id
-from wsi_lmc.errors import UsageError
+from wsi_lmc.errors import UsageError, without_quotes
 
 COLUMNS = ("slide", "slide_id", "patient")
 _SHOWN = 3
 _SHORTEST_NAME = 3  # a slide called "1" is no secret, and its name stands in every message
-_QUOTED = re.compile(r"b?'[^'\n]*'|b?\"[^\"\n]*\"")
 
 
 def find_named_slides(inputs: Sequence[str], pseudonyms: Path | None, out: Path) -> list[SlideEntry]:
@@ -92,7 +91,7 @@ class Discretion:
         said = self(text)
         if not self.entry.hidden:
             return said
-        return "\n".join(line if line[:1] == " " else _QUOTED.sub("'...'", line) for line in said.split("\n"))
+        return "\n".join(line if line[:1] == " " else without_quotes(line) for line in said.split("\n"))
 
 
 def _read_map(path: Path) -> list[Row]:

@@ -1,6 +1,6 @@
 """Opening a slide: choose a reader, find out why a file will not open, calibrate."""
 
-import re
+import logging
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +9,7 @@ from typing import Literal
 import openslide
 import tifffile
 
-from wsi_lmc.errors import SlideError
+from wsi_lmc.errors import SlideError, without_quotes
 from wsi_lmc.slide.calibration import GivenMpp, calibrate
 from wsi_lmc.slide.direct_reader import DirectReader
 from wsi_lmc.slide.geometry import SlideGeometry, whole_slide
@@ -26,7 +26,6 @@ from wsi_lmc.units import LevelSize, SlideSize
 ReaderName = Literal["auto", "direct", "openslide", "tiffslide"]
 
 _MOST_STRETCH = 4.0
-_QUOTED = re.compile(r"b?'[^'\n]*'|b?\"[^\"\n]*\"")
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
@@ -75,6 +74,7 @@ def check_file(path: Path) -> None:
     Raises:
         SlideError: ``missing``, ``not_a_file``, ``empty_file`` or ``damaged`` (a TIFF that lost its end).
     """
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # its messages name files and quote them; ours have codes
     try:
         status = path.stat()
     except OSError as error:
@@ -209,5 +209,5 @@ def _magic(path: Path) -> bytes:
 
 
 def _said(error: Exception, path: Path) -> str:
-    """What a library says, without the folder and without what it quotes: text of the file may name a patient."""
-    return _QUOTED.sub("'...'", str(error).replace(str(path), path.name))
+    """What a library says, without the folder and without what it quotes."""
+    return without_quotes(str(error).replace(str(path), path.name))
