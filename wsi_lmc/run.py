@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING
 
 from wsi_lmc.cohort import SlideEntry
 from wsi_lmc.config import write_resolved
-from wsi_lmc.confinement import confine
 from wsi_lmc.division import WHOLE, Shard
 from wsi_lmc.errors import UsageError
 from wsi_lmc.executor import Executor
 from wsi_lmc.featurestore import FeatureStore
 from wsi_lmc.pseudonyms import Discretion
-from wsi_lmc.runfolder import add_slides, list_slides, plan, prepare_run, record, write_table
+from wsi_lmc.runfolder import add_slides, confine_results, list_slides, plan, prepare_run, record, write_table
 from wsi_lmc.steps.outcome import Outcome
 from wsi_lmc.steps.tile import TileConfig, TileTask, tile_slide
 from wsi_lmc.tilestore import TileStore
@@ -63,7 +62,7 @@ def tile_cohort(slides: Sequence[SlideEntry], out: Path, config: TileConfig, opt
     plan(out, "tile", (entry.slide_id for entry in slides))
     own = options.shard.take(slides, lambda entry: entry.slide_id)
     tasks = [TileTask(entry, out, config, masks.get(entry.slide_id), options.overwrite) for entry in own]
-    confine(out, (path for task in tasks for path in task.results))
+    confine_results(out, "tile", {task.slide_id: task.results for task in tasks})
     found = _discreetly(options.executor.run(tile_slide, tasks), slides, masks)
     return collect(found, out, [task.slide_id for task in tasks], options.on_outcome)
 
@@ -113,7 +112,7 @@ def embed_cohort(
     tasks = [
         EmbedTask(slide_id, sources[slide_id], out, encoder, sha256, config, options.overwrite) for slide_id in own
     ]
-    confine(out, (task.result for task in tasks))
+    confine_results(out, "embed", {task.slide_id: [task.result] for task in tasks})
     found = _discreetly(options.executor.run(embed_slide, tasks, on_gpu=True), inputs.slides, masks)
     return collect(found, out, own, options.on_outcome)
 

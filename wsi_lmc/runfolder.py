@@ -7,7 +7,7 @@ and labels under its safe id. ``records/planned/`` holds which slides a stage wa
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 
@@ -70,6 +70,16 @@ def add_slides(out: Path, entries: Iterable[SlideEntry]) -> None:
             write_manifest(draft, sorted(known.values(), key=lambda entry: entry.slide_id))
 
 
+def confine_results(out: Path, stage: Stage, results: Mapping[str, Sequence[Path]]) -> None:
+    """Check, before any work, where slides' results (by id) and records of a stage will be written.
+
+    Raises:
+        UsageError: one of them is a link, or lies behind one.
+    """
+    for slide_id, paths in results.items():
+        confine(out, (*paths, _record_path(out, stage, slide_id), _log_path(out, stage, slide_id)))
+
+
 def list_slides(out: Path) -> list[SlideEntry]:
     """Slides of the run's manifest; none where there is no manifest yet."""
     path = out / MANIFEST
@@ -103,7 +113,7 @@ def record(out: Path, outcome: Outcome) -> None:
         return
     publish_text(out, path, json.dumps(asdict(outcome), indent=1) + "\n")
     if outcome.detail:
-        publish_text(out, out / LOGS / f"{outcome.stage}-{outcome.slide_id}.txt", outcome.detail)
+        publish_text(out, _log_path(out, outcome.stage, outcome.slide_id), outcome.detail)
 
 
 def outcomes(out: Path, stage: Stage) -> list[Outcome]:
@@ -127,6 +137,10 @@ def write_table(out: Path) -> None:
 
 def _record_path(out: Path, stage: Stage, slide_id: str) -> Path:
     return out / RECORDS / stage / f"{slide_id}.json"
+
+
+def _log_path(out: Path, stage: Stage, slide_id: str) -> Path:
+    return out / LOGS / f"{stage}-{slide_id}.txt"
 
 
 def read_record(path: Path) -> Outcome | None:
