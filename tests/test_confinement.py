@@ -37,3 +37,21 @@ def test_a_link_on_the_way_is_refused(link: str, dangling: bool, tmp_path: Path)
 def test_a_place_elsewhere_is_refused(place: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="outside"):
         confined(tmp_path / "out", tmp_path / "out" / place)
+
+
+def test_the_folder_may_be_this_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to("/")
+    assert confined(Path(), Path("a") / "b") == Path("a/b")
+    assert confined(Path(), Path())
+    for place in ("link", "link/x"):
+        with pytest.raises(UsageError, match="is a link to /"):
+            confined(Path(), Path(place))
+    for place in ("/x", "../x"):
+        with pytest.raises(UsageError, match="outside"):
+            confined(Path(), Path(place))
+
+
+def test_a_folder_whose_name_goes_on_is_another_one(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="outside"):
+        confined(tmp_path / "out", tmp_path / "outer" / "x")
