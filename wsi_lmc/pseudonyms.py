@@ -80,7 +80,8 @@ class Discretion:
             known = self.entry.slide_id if self.entry.hidden else path.name
             spellings = {path, path.absolute(), path.resolve()}
             text = _replaced(text, [str(spelling) for spelling in spellings], known)
-            text = _replaced(text, [f"{spelling.parent}{os.sep}" for spelling in spellings if spelling.parent.name], "")
+            folders = {spelling.parent for spelling in spellings if self.entry.hidden or spelling.is_absolute()}
+            text = _replaced(text, [f"{folder}{os.sep}" for folder in folders if folder.name], "")
             if self.entry.hidden:
                 names = {name for spelling in spellings for name in (spelling.name, spelling.stem)}
                 text = _replaced(text, [name for name in names if len(name) >= _SHORTEST_NAME], known)
