@@ -1,5 +1,6 @@
 """One test body over both executors: what a step raises becomes an outcome, and the others go on."""
 
+import errno
 import os
 import signal
 import time
@@ -39,8 +40,12 @@ def do(job: Job) -> Outcome:
             raise SlideError("damaged", "half a file", "a whole one", "Copy it again.")
         case "store":
             raise StoreError("no store", "a store", "Make it.")
-        case "disk":
-            raise OSError(28, "No space left on device")
+        case "disk" | "full":
+            raise OSError({"disk": errno.EACCES, "full": errno.ENOSPC}[job.how], "says the system")
+        case "greedy":
+            bytearray(psutil.virtual_memory().total // 4 * 3)
+        case "hang":
+            time.sleep(600)
         case "bug":
             raise ZeroDivisionError("a bug")
         case "crash":
@@ -74,7 +79,15 @@ def executor(request: pytest.FixtureRequest) -> Executor:
 
 
 def test_every_failure_is_an_outcome_and_the_others_go_on(executor: Executor) -> None:
-    jobs = [Job("good"), Job("a", "slide"), Job("bb", "store"), Job("ccc", "disk"), Job("dddd", "bug"), Job("last")]
+    jobs = [
+        Job("good"),
+        Job("a", "slide"),
+        Job("bb", "store"),
+        Job("ccc", "disk"),
+        Job("dddd", "bug"),
+        Job("e", "full"),
+    ]
+    jobs.append(Job("last"))
     found = {outcome.slide_id: outcome for outcome in executor.run(do, jobs)}
     assert {name: (outcome.state, outcome.code) for name, outcome in found.items()} == {
         "good": ("done", ""),
@@ -82,6 +95,7 @@ def test_every_failure_is_an_outcome_and_the_others_go_on(executor: Executor) ->
         "bb": ("failed", "store"),
         "ccc": ("failed", "io"),
         "dddd": ("failed", "internal"),
+        "e": ("failed", "disk_full"),
         "last": ("done", ""),
     }
     assert found["a"].reason == "half a file; expected a whole one"
@@ -120,6 +134,25 @@ def test_who_runs_beside_a_killer_is_not_blamed(tmp_path: Path) -> None:
     assert {name for name, outcome in found.items() if outcome.code == "worker_died"} == {"s03", "s11"}
     assert sum(outcome.state == "done" for outcome in found.values()) == 22
     assert len(list(tmp_path.glob("s03-*"))) == 3, "twice in company, then alone"
+
+
+def test_a_slide_that_wants_more_memory_than_its_worker_has_fails_alone(dask_executor: Executor) -> None:
+    jobs = [Job("greedy", "greedy"), *(Job(f"fine{number}") for number in range(4))]
+    found = {outcome.slide_id: outcome for outcome in dask_executor.run(do, jobs)}
+    assert (found.pop("greedy").code, {outcome.state for outcome in found.values()}) == ("out_of_memory", {"done"})
+
+
+def test_a_slide_that_hangs_fails_alone_and_its_worker_goes_on() -> None:
+    """What ran beside it in the same worker is done, too, once it is tried again."""
+    jobs = [Job("hanging", "hang"), *(Job(f"s{number}", "slowly") for number in range(8)), Job("hanging too", "hang")]
+    with DaskExecutor(LocalWorkers(2, tasks=2), slide_timeout_s=4) as executor:
+        began = time.monotonic()
+        found = {outcome.slide_id: outcome for outcome in executor.run(do, jobs)}
+        assert time.monotonic() - began < 60
+        again = list(executor.run(do, [Job("fine")]))
+    assert {name for name, outcome in found.items() if outcome.code == "timed_out"} == {"hanging", "hanging too"}
+    assert sum(outcome.state == "done" for outcome in found.values()) == 8
+    assert [outcome.state for outcome in again] == ["done"]
 
 
 def environment(name: str) -> str:

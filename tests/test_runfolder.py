@@ -1,13 +1,25 @@
 """The run folder: one record a slide and stage, one row a slide, nothing of other slides lost."""
 
 import csv
+import hashlib
 from pathlib import Path
 
 import pytest
 
 from wsi_lmc.cohort import SlideEntry
 from wsi_lmc.errors import UsageError
-from wsi_lmc.runfolder import add_slides, list_slides, outcomes, plan, planned_slides, prepare_run, record, write_table
+from wsi_lmc.runfolder import (
+    Request,
+    add_slides,
+    list_slides,
+    outcomes,
+    plan,
+    planned_slides,
+    prepare_run,
+    record,
+    requests,
+    write_table,
+)
 from wsi_lmc.steps.outcome import Outcome
 
 
@@ -76,15 +88,28 @@ def test_an_output_that_is_a_file_is_refused(tmp_path: Path) -> None:
         prepare_run(tmp_path / "out")
 
 
-def test_plans_add_up_and_the_same_cohort_is_one(tmp_path: Path) -> None:
+def test_what_was_asked_for_adds_up_and_the_same_is_noted_once(tmp_path: Path) -> None:
     assert planned_slides(tmp_path, "tile") == set()
-    plan(tmp_path, "tile", ["b", "a"])
-    plan(tmp_path, "tile", ["a", "b"])
+    plan(tmp_path, "tile", Request(("b", "a")))
+    plan(tmp_path, "tile", Request(("a", "b")))
+    plan(tmp_path, "tile", Request(("a",)))
     assert len(list((tmp_path / "records" / "planned").iterdir())) == 1
-    plan(tmp_path, "tile", ["c"])
-    plan(tmp_path, "embed", ["a"])
+    plan(tmp_path, "tile", Request(("a",), mask="outlines"))
+    plan(tmp_path, "tile", Request(("c",)))
+    plan(tmp_path, "embed", Request(("a",), encoder="x", stores={"a": "tiles/a.zarr"}))
+    plan(tmp_path, "embed", Request(("a",), encoder="y", stores={"a": "tiles/a.zarr"}))
     assert planned_slides(tmp_path, "tile") == {"a", "b", "c"}
     assert planned_slides(tmp_path, "embed") == {"a"}
+    assert [request.encoder for request in requests(tmp_path, "embed")] == ["y", "x"], "the latest first"
+
+
+def test_lists_of_slides_as_older_versions_wrote_them_are_read_and_damaged_ones_are_not(tmp_path: Path) -> None:
+    folder = tmp_path / "records" / "planned"
+    folder.mkdir(parents=True)
+    for text in ('["a", "b"]', '["c", "'):
+        (folder / f"tile-{hashlib.sha256(text.encode()).hexdigest()[:16]}.json").write_text(text)
+    (folder / "tile-0123456789abcdef.json").write_text('["d"]')
+    assert requests(tmp_path, "tile") == [Request(("a", "b"))]
 
 
 def test_a_folder_without_plans_has_those_of_its_manifest(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from wsi_lmc.errors import UsageError
 from wsi_lmc.publish import working
-from wsi_lmc.runfolder import plan, record
+from wsi_lmc.runfolder import Request, plan, record
 from wsi_lmc.status import RunReader, StageStatus, Tally, in_words
 from wsi_lmc.steps.outcome import Outcome, State
 
@@ -44,7 +44,7 @@ def _write(out: Path, outcome: Outcome, minutes_ago: float) -> None:
 
 def _many(out: Path, count: int) -> None:
     """Real records in great number; multiplied by hand, without a flush to disk for each."""
-    plan(out, "tile", (f"slide-{number:05}" for number in range(count + 7)))
+    plan(out, "tile", Request(tuple(f"slide-{number:05}" for number in range(count + 7))))
     record(out, Outcome("slide-00000", "tile", "done", tiles=10, mpp=0.5, mpp_source="aperio.MPP", seconds=3.25))
     folder = out / "records" / "tile"
     text = (folder / "slide-00000.json").read_text()
@@ -113,7 +113,7 @@ def test_spans_in_words(seconds: float, said: str) -> None:
 
 
 def test_a_folder_is_read(tmp_path: Path) -> None:
-    plan(tmp_path, "tile", "abcdefgh")
+    plan(tmp_path, "tile", Request(tuple("abcdefgh")))
     _write(tmp_path, Outcome("a", "tile", "done", tiles=30, seconds=60.0), 6.0)
     _write(tmp_path, Outcome("d", "tile", "failed", "damaged", "half a file"), 4.0)
     _write(tmp_path, Outcome("b", "tile", "failed", "mpp_missing", "no mpp"), 5.0)
@@ -127,7 +127,7 @@ def test_a_folder_is_read(tmp_path: Path) -> None:
 
 
 def test_who_works_on_what_is_told(tmp_path: Path) -> None:
-    plan(tmp_path, "tile", "ab")
+    plan(tmp_path, "tile", Request(tuple("ab")))
     with working(tmp_path, "tile-b"), working(tmp_path, "embed-a"):
         (holder,) = _only(tmp_path).working
         assert (holder.name, holder.pid, holder.alive) == ("b", os.getpid(), True)
@@ -135,7 +135,7 @@ def test_who_works_on_what_is_told(tmp_path: Path) -> None:
 
 
 def test_only_new_records_are_read_again(tmp_path: Path) -> None:
-    plan(tmp_path, "tile", "ab")
+    plan(tmp_path, "tile", Request(tuple("ab")))
     _write(tmp_path, Outcome("a", "tile", "failed", "io"), 9.0)
     reader = RunReader(tmp_path)
     assert reader.read(NOW)[0].standing.states == {"failed": 1}

@@ -96,6 +96,12 @@ def newest_valid_state(folder: Path) -> FoundState | None:
     return None
 
 
+def damaged_states(folder: Path) -> list[str]:
+    """Names of the states whose checksum is missing or does not match."""
+    paths = [state_path(folder, step) for step in saved_steps(folder)]
+    return [path.name for path in paths if _checked(path) is None]
+
+
 def saved_steps(folder: Path) -> list[int]:
     """Steps of all states in the folder, valid or not, newest first."""
     matches = (_NAME.fullmatch(path.name) for path in folder.glob("state-*.pt"))
@@ -120,11 +126,8 @@ def _load_if_valid(path: Path) -> dict[str, Any] | None:
     Raises:
         StoreError: the checksum is right, but the file holds more than tensors and plain containers.
     """
-    checksum = _checksum_path(path)
-    if not checksum.is_file():
-        return None
-    content = path.read_bytes()
-    if checksum.read_text(encoding="utf-8", errors="replace").split(" ")[0] != _sha256(content):
+    content = _checked(path)
+    if content is None:
         return None
     try:
         return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
@@ -134,6 +137,16 @@ def _load_if_valid(path: Path) -> dict[str, Any] | None:
             "a state written by this program",
             "Do not use this file; find out who wrote it.",
         ) from error
+
+
+def _checked(path: Path) -> bytes | None:
+    """A state's bytes, or None where its checksum is missing or does not match."""
+    checksum = _checksum_path(path)
+    if not checksum.is_file():
+        return None
+    content = path.read_bytes()
+    stated = checksum.read_text(encoding="utf-8", errors="replace").split(" ")[0]
+    return content if stated == _sha256(content) else None
 
 
 class MetricsLog:

@@ -11,13 +11,16 @@ from typing import Annotated, NoReturn
 import typer
 
 from wsi_lmc import __version__
-from wsi_lmc.errors import WsiLmcError
+from wsi_lmc.errors import UsageError, WsiLmcError
+from wsi_lmc.passing import is_full
 
 COMMANDS = {
     "tile": "Find tissue and cut calibrated tiles: slides in, tile stores out.",
     "train": "Train a stain-invariant encoder on one site's tiles (LMC).",
     "embed": "Turn tile stores or slides into features with a frozen encoder.",
     "status": "Say how far a run is, from any shell: counts, pace, time left, failures.",
+    "verify": "Check that all of a run is there, whole and of what it claims to be; --repair mends.",
+    "retry-failed": "Run again what failed, as it was asked for.",
     "export": "Write features as TRIDENT or CLAM read them, or an encoder as ONNX.",
     "push": "Publish an encoder on the Hugging Face Hub, after asking.",
     "demo": "Run everything on synthetic slides of two sites, or on yours.",
@@ -32,6 +35,10 @@ def main() -> NoReturn:
     except WsiLmcError as error:
         print(f"wsi-lmc: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except OSError as error:  # of a disk, in the main process: slides' own are outcomes
+        said = "no room left: free space" if is_full(error) else "check the disk and the permissions"
+        print(f"wsi-lmc: {error}; {said}, then run the same command again.", file=sys.stderr)
+        sys.exit(UsageError.exit_code)
     sys.exit(0)
 
 
@@ -41,7 +48,7 @@ def build_app(named: str) -> typer.Typer:
     app.callback()(_wsi_lmc)
     for name, summary in COMMANDS.items():
         if name == named:
-            command: Callable[..., None] = importlib.import_module(f"wsi_lmc.commands.{name}").command
+            command: Callable[..., None] = importlib.import_module(f"wsi_lmc.commands.{name.replace('-', '_')}").command
             app.command(name)(command)
         else:
             app.command(name, help=summary)(_not_loaded)

@@ -8,15 +8,16 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, cast
 from urllib.parse import urlsplit
 
 import dask
-from distributed import Client, Future, Nanny, Scheduler, SpecCluster
+from distributed import Client, Future, Nanny, Scheduler, SpecCluster, Worker, WorkerPlugin
 from distributed.scheduler import KilledWorker
+from distributed.system import MEMORY_LIMIT
 
 from wsi_lmc.errors import StoreError, UsageError
 from wsi_lmc.executor import Executor, SerialExecutor, Step, attempt, failed
@@ -31,6 +32,7 @@ GPU, CPU = "GPU", "CPU"
 _GPU_SHARE = 0.25  # of a task that embeds: while one is computed, others are read, opened and written
 _LOOK_S = 2.0  # how often workers are counted: they come and go
 _CONNECT_S = 15
+_LEAST_MEMORY = 2 << 30  # bytes a worker may always have: libraries reserve more than they use
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 _SCHEDULING = {
     "distributed.scheduler.allowed-failures": 0,  # who may be tried again is decided here, see Agenda
@@ -55,13 +57,17 @@ class DaskExecutor:
     """Worker processes of this machine, on loopback, those of jobs, or those of the cluster at an address.
 
     A task whose worker dies is tried again, in the end without company; when its worker dies then, too, its slide has
-    failed, and the others go on. Jobs may have to queue: then this waits until the first worker is there.
+    failed, and the others go on. So has one that takes longer than ``slide_timeout_s``: its worker is started anew.
+    Jobs may have to queue: then this waits until the first worker is there.
 
     Raises:
         UsageError: no scheduler answers at the address, or it is remote and not encrypted; or jobs cannot be had.
     """
 
-    def __init__(self, workers: LocalWorkers | JobConfig | str, insecure: bool = False) -> None:
+    def __init__(
+        self, workers: LocalWorkers | JobConfig | str, insecure: bool = False, slide_timeout_s: float | None = None
+    ) -> None:
+        self._slide_timeout_s = slide_timeout_s
         self._jobs: Jobs | None = None
         self._counted: tuple[float, dict[str, Any]] = (0.0, {})
         with ExitStack() as opened:
@@ -76,6 +82,8 @@ class DaskExecutor:
                 with dask.config.set(_local_settings(workers.count)):
                     cluster = opened.enter_context(closing(_start(workers)))
                 self._client = opened.enter_context(closing(Client(cluster)))
+                if not workers.gpus:
+                    self._client.register_plugin(_MemoryLimit(workers.count))
             self._opened = opened.pop_all()
 
     def run[T: Task](self, step: Step[T], tasks: Sequence[T], on_gpu: bool = False) -> Iterator[Outcome]:
@@ -102,9 +110,13 @@ class DaskExecutor:
                     if future.status == "pending":  # its worker died with the result: dask does it again
                         future.add_done_callback(ended.put)
                         continue
-                    outcome = self._take(agenda, running.pop(future), future, outcomes.get(str(future.key)))
+                    item = running.pop(future, None)
+                    if item is None:  # it was overdue, and its slide has failed
+                        continue
+                    outcome = self._take(agenda, item, future, outcomes.get(str(future.key)))
                     if outcome is not None:
                         yield outcome
+                yield from self._end_overdue(agenda, running)
         except (OSError, CancelledError) as error:
             raise _lost_scheduler() from error
         finally:
@@ -118,6 +130,8 @@ class DaskExecutor:
         if not items:
             return {}
         tasks, steps = [item.task for item in items], [step] * len(items)
+        for item in items:
+            item.began = time.monotonic()
         futures = self._client.map(attempt, steps, tasks, pure=False, resources=resources, retries=0)
         return dict(zip(cast(list[Future], futures), items, strict=True))
 
@@ -139,6 +153,29 @@ class DaskExecutor:
             raise _lost_scheduler()
         remedy = "See the workers' logs; they need the same versions of wsi-lmc and dask as this machine."
         return agenda.ended(item, failed(item.task, "internal", f"{type(error).__name__}: {error}", remedy))
+
+    def _end_overdue[T: Task](self, agenda: Agenda[T], running: dict[Future, Item[T]]) -> Iterator[Outcome]:
+        """Fail tasks that take too long, and end their workers: nothing else stops a thread that hangs in a library.
+
+        What else ran there is tried again, as after any death of a worker.
+        """
+        if self._slide_timeout_s is None:
+            return
+        now = time.monotonic()
+        overdue = [future for future, item in running.items() if now - item.began > self._slide_timeout_s]
+        at_work = cast(dict[str, Any], self._client.processing()) if overdue else {}
+        for future in overdue:
+            workers = [worker for worker, keys in at_work.items() if future.key in keys]
+            if not workers:  # it waits for a worker, which is not the slide's fault
+                running[future].began = now
+                continue
+            item = running.pop(future)
+            self._client.cancel([future])
+            with suppress(ValueError):  # workers of a cluster without nannies stay as they are
+                self._client.restart_workers(workers, raise_for_error=False)
+            outcome = agenda.ended(item, _timed_out(item.task, self._slide_timeout_s))
+            if outcome is not None:
+                yield outcome
 
     def _offer(self, on_gpu: bool) -> tuple[dict[str, float] | None, int]:
         """What a task needs of its worker, and how many tasks can run at a time; one can always be handed over."""
@@ -183,6 +220,29 @@ class DaskExecutor:
         self._opened.close()
 
 
+class _MemoryLimit(WorkerPlugin):
+    """Lets an allocation fail that exceeds a worker's share of the memory, before the system ends some process.
+
+    dask's own limit looks at a worker five times a second, and a damaged slide can ask for everything at once.
+    """
+
+    name = "memory-limit"
+
+    def __init__(self, workers: int) -> None:
+        self.limit = max(int(MEMORY_LIMIT) // workers, _LEAST_MEMORY)
+
+    def setup(self, worker: Worker) -> None:
+        """Set it, on a worker that has just begun."""
+        del worker
+        try:
+            import resource  # not on Windows
+        except ImportError:
+            return
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        limit = self.limit if hard == resource.RLIM_INFINITY else min(self.limit, hard)
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
+
+
 def _next_of[T: Task](agenda: Agenda[T], most: int) -> list[Item[T]]:
     found: list[Item[T]] = []
     while len(found) < most and (item := agenda.take()) is not None:
@@ -201,12 +261,20 @@ def _all_of(ended: "SimpleQueue[Future]") -> list[Future]:
         return found
 
 
-def make_executor(workers: LocalWorkers | JobConfig, address: str | None = None, insecure: bool = False) -> Executor:
-    """Worker processes, of which there is at least 1, or a cluster's ``address``; this process for 0 of them."""
+def make_executor(
+    workers: LocalWorkers | JobConfig,
+    address: str | None = None,
+    insecure: bool = False,
+    slide_timeout_s: float | None = None,
+) -> Executor:
+    """Worker processes, of which there is at least 1, or a cluster's ``address``; this process for 0 of them.
+
+    This process cannot end what hangs in it: there ``slide_timeout_s`` means nothing.
+    """
     if address is not None:
-        return DaskExecutor(address, insecure)
+        return DaskExecutor(address, insecure, slide_timeout_s)
     if isinstance(workers, JobConfig) or workers.count > 0:
-        return DaskExecutor(workers)
+        return DaskExecutor(workers, slide_timeout_s=slide_timeout_s)
     if workers.count < 0:
         raise UsageError(f"--workers {workers.count}", "0 (this process) or more", "Correct it.")
     return SerialExecutor()
@@ -263,6 +331,15 @@ def _killed(task: Task) -> Outcome:
         "worker_died",
         "the worker process died whenever it came to this slide (out of memory, or a crash in a codec)",
         "Give workers more memory (fewer --workers), or leave this slide out.",
+    )
+
+
+def _timed_out(task: Task, limit_s: float) -> Outcome:
+    return failed(
+        task,
+        "timed_out",
+        f"still at work after {limit_s:.0f} s (a hanging file system, or a damaged slide)",
+        "See whether the file can be read; allow more with --slide-timeout, or leave this slide out.",
     )
 
 

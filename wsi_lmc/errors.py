@@ -34,6 +34,9 @@ SlideCode = Literal[
     "store",
     "environment",
     "io",
+    "disk_full",
+    "out_of_memory",
+    "timed_out",
     "worker_died",
     "internal",
 ]

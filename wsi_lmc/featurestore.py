@@ -6,6 +6,7 @@ Arrays: ``features`` float16 or float32 (N, D), and ``origins``, ``tissue_fracti
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import zarr
@@ -54,7 +55,7 @@ class FeatureStore:
         return str(self.attributes["slide"]["id"])
 
     def __len__(self) -> int:
-        return len(self.features)
+        return int(cast("zarr.Array[Any]", self.group["features"]).shape[0])
 
     @cached_property
     def features(self) -> Float[np.ndarray, "n d"]:

@@ -1,9 +1,11 @@
 """Atomic publishing: nothing incomplete ever stands under a final name.
 
-A result is written under ``OUT/.tmp/<uuid>/``, flushed, and renamed into place as the last step. Locks are taken
-before "is it done?" is asked, so that two processes on one output never do the same slide.
+A result is written under ``OUT/.tmp/``, flushed, and renamed into place as the last step. Locks are taken before "is it
+done?" is asked, so that two processes on one output never do the same slide. What a killed process leaves in
+``OUT/.tmp/`` carries its owner in its name, and goes when the next process begins.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -12,13 +14,14 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import psutil
-from filelock import FileLock, Timeout
 
 from wsi_lmc.confinement import confined
 from wsi_lmc.errors import UsageError
+from wsi_lmc.locks import locked
 
 TEMPORARY = ".tmp"
 LOCKS = ".locks"
@@ -35,7 +38,7 @@ def publishing(run_folder: Path, final: Path) -> Iterator[Path]:
         UsageError: ``final`` is a link, or lies outside ``run_folder``.
     """
     confined(run_folder, final)
-    workplace = confined(run_folder, run_folder / TEMPORARY / uuid.uuid4().hex)
+    workplace = confined(run_folder, run_folder / TEMPORARY / _own_name())
     workplace.mkdir(parents=True)
     try:
         draft = workplace / final.name
@@ -54,24 +57,27 @@ def publish_text(run_folder: Path, final: Path, text: str) -> None:
         draft.write_text(text, encoding="utf-8")
 
 
+def discard(run_folder: Path, final: Path) -> None:
+    """Take a published result away: at once from its place, so that it is never half there, then for good."""
+    workplace = run_folder / TEMPORARY / _own_name()
+    workplace.mkdir(parents=True)
+    try:
+        if final.exists():
+            final.rename(workplace / final.name)
+            _flush(final.parent)
+    finally:
+        shutil.rmtree(workplace, ignore_errors=True)
+
+
 @contextmanager
 def exclusive(run_folder: Path, name: str, wait_s: float = -1.0) -> Iterator[bool]:
     """Hold the lock ``name`` of a run; yields False when another process still holds it after ``wait_s`` seconds.
 
-    A lock dies with its process, so a killed holder never blocks its successor (not so on NFS: see docs).
+    A lock dies with its process, so a killed holder does not block its successor (see :mod:`wsi_lmc.locks`).
     """
-    path = confined(run_folder, run_folder / LOCKS / f"{name}.lock")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=wait_s)
-    except Timeout:
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        lock.release()
+    confined(run_folder, run_folder / LOCKS / f"{name}.lock")
+    with locked(run_folder / LOCKS, name, wait_s) as held:
+        yield held
 
 
 @dataclass(frozen=True)
@@ -120,21 +126,60 @@ def holders(run_folder: Path) -> list[Holder]:
     return found
 
 
+def leftovers(run_folder: Path) -> list[Path]:
+    """What processes of this machine that are gone have left behind in a run: workplaces, and notes of who works."""
+    found = [path for path in sorted((run_folder / TEMPORARY).glob("*")) if _is_left_behind(path.name)]
+    return found + [
+        run_folder / WORKING / f"{holder.name}.json" for holder in holders(run_folder) if holder.alive is False
+    ]
+
+
+def remove_leftovers(run_folder: Path) -> None:
+    """Remove them; what belongs to other machines, or to nobody known, is not touched."""
+    for path in leftovers(run_folder):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
 def prepare_output(folder: Path) -> None:
     """Create an output folder and prove that it can be written to, before any work starts.
 
     Raises:
         UsageError: the folder cannot be created or written to.
     """
-    probe = confined(folder, folder / TEMPORARY / uuid.uuid4().hex)
+    probe = confined(folder, folder / TEMPORARY / _own_name())
     try:
         probe.mkdir(parents=True)
         (probe / "probe").write_bytes(b"")
         shutil.rmtree(probe)
+        remove_leftovers(folder)
     except OSError as error:
         raise UsageError(
             f"cannot write to {folder} ({error.strerror})", "a writable output folder", "Choose another one with -o."
         ) from error
+
+
+def _own_name() -> str:
+    """A name nobody else has, which tells the process and the machine that it belongs to."""
+    return f"{uuid.uuid4().hex}-{os.getpid()}-{_machine()}"
+
+
+def _is_left_behind(name: str) -> bool:
+    """Whether the process is gone that a workplace belongs to; False where that cannot be told from here."""
+    _, pid, machine = [*name.split("-", 2), "", ""][:3]
+    return pid.isdecimal() and machine == _machine() and not psutil.pid_exists(int(pid))
+
+
+@cache
+def _machine() -> str:
+    """This machine: its name and, where it has several worlds of process numbers (containers), which of them."""
+    try:
+        world = str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        world = ""
+    return hashlib.sha256(f"{socket.gethostname()} {world}".encode()).hexdigest()[:12]
 
 
 def _replace(draft: Path, final: Path, aside: Path) -> None:

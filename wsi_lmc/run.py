@@ -4,6 +4,7 @@ Each function reads like the command of its name; the command line and the demo 
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,8 +15,18 @@ from wsi_lmc.division import WHOLE, Shard
 from wsi_lmc.errors import UsageError
 from wsi_lmc.executor import Executor
 from wsi_lmc.featurestore import FeatureStore
+from wsi_lmc.passing import is_full
 from wsi_lmc.pseudonyms import Discretion
-from wsi_lmc.runfolder import add_slides, confine_results, list_slides, plan, prepare_run, record, write_table
+from wsi_lmc.runfolder import (
+    Request,
+    add_slides,
+    confine_results,
+    list_slides,
+    plan,
+    prepare_run,
+    record,
+    write_table,
+)
 from wsi_lmc.steps.outcome import Outcome
 from wsi_lmc.steps.tile import TileConfig, TileTask, tile_slide
 from wsi_lmc.tilestore import TileStore
@@ -59,7 +70,8 @@ def tile_cohort(slides: Sequence[SlideEntry], out: Path, config: TileConfig, opt
     prepare_run(out)
     add_slides(out, slides)
     write_resolved(out, {"tile": config})
-    plan(out, "tile", (entry.slide_id for entry in slides))
+    mask = str(options.mask.resolve()) if options.mask else None
+    plan(out, "tile", Request(tuple(entry.slide_id for entry in slides), mask))
     own = options.shard.take(slides, lambda entry: entry.slide_id)
     tasks = [TileTask(entry, out, config, masks.get(entry.slide_id), options.overwrite) for entry in own]
     confine_results(out, "tile", {task.slide_id: task.results for task in tasks})
@@ -107,7 +119,7 @@ def embed_cohort(
     prepare_run(out)
     add_slides(out, inputs.slides)
     write_resolved(out, {"embed": config} | ({"tile": inputs.tile} if inputs.slides else {}))
-    plan(out, "embed", sources)
+    plan(out, "embed", _request(inputs, list(sources), encoder, out, options.mask))
     own = options.shard.take(list(sources), str)
     tasks = [
         EmbedTask(slide_id, sources[slide_id], out, encoder, sha256, config, options.overwrite) for slide_id in own
@@ -115,6 +127,20 @@ def embed_cohort(
     confine_results(out, "embed", {task.slide_id: [task.result] for task in tasks})
     found = _discreetly(options.executor.run(embed_slide, tasks, on_gpu=True), inputs.slides, masks)
     return collect(found, out, own, options.on_outcome)
+
+
+def _request(inputs: EmbedInputs, slides: Sequence[str], encoder: str, out: Path, mask: Path | None) -> Request:
+    """What is asked for, so that it can be asked for again, also once the run folder has been moved."""
+    own = out.resolve()
+    stores: dict[str, str] = {}
+    for store in inputs.stores:
+        path = store.resolve()
+        inside = path.is_relative_to(own)
+        stores[store.name.removesuffix(".zarr")] = (path.relative_to(own) if inside else path).as_posix()
+    folder = Path(encoder).resolve() if Path(encoder).is_dir() else None
+    if folder is not None:
+        encoder = (folder.relative_to(own) if folder.is_relative_to(own) else folder).as_posix()
+    return Request(tuple(slides), str(mask.resolve()) if mask else None, encoder, stores)
 
 
 def train_cohort(
@@ -243,13 +269,32 @@ def _discreetly(found: Iterator[Outcome], slides: Sequence[SlideEntry], masks: M
 
 
 def collect(found: Iterator[Outcome], out: Path, order: list[str], on_outcome: OnOutcome) -> list[Outcome]:
-    """Record outcomes as they come; the table is written even where the run is interrupted."""
+    """Record outcomes as they come; the table is written even where the run is interrupted.
+
+    Raises:
+        UsageError: the disk is full. No slide is blamed for that: those that met it are not recorded.
+    """
     outcomes: dict[str, Outcome] = {}
     try:
         for outcome in found:
+            if outcome.code == "disk_full":
+                raise _disk_full(out, outcome.reason)
             record(out, outcome)
             outcomes[outcome.slide_id] = outcome
             on_outcome(outcome)
+    except OSError as error:
+        if is_full(error):
+            raise _disk_full(out, str(error)) from error
+        raise
     finally:
-        write_table(out)
+        with suppress(OSError):  # then another one is on its way; the table is derived again next time
+            write_table(out)
     return [outcomes[slide_id] for slide_id in order]
+
+
+def _disk_full(out: Path, said: str) -> UsageError:
+    return UsageError(
+        f"no room left on the disk of {out} ({said})",
+        "room for the run",
+        "Free space and run the same command again: what is published is whole, and it goes on from there.",
+    )

@@ -2,18 +2,19 @@
 
 Every slide has one record per stage (``records/<stage>/<slide_id>.json``), published as soon as it is known, so a
 killed run has lost nothing. ``slides.csv`` is derived from the records, and ``manifest.csv`` keeps every slide's path
-and labels under its safe id. ``records/planned/`` holds which slides a stage was asked for, a file per cohort.
+and labels under its safe id. ``records/planned/`` holds what a stage was asked for, a file per cohort.
 """
 
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 from wsi_lmc.cohort import SlideEntry, read_manifest, write_manifest
 from wsi_lmc.confinement import confine
 from wsi_lmc.errors import UsageError
+from wsi_lmc.provenance import fingerprint
 from wsi_lmc.publish import LOCKS, WORKING, exclusive, prepare_output, publish_text, publishing
 from wsi_lmc.spreadsheets import to_csv
 from wsi_lmc.steps.outcome import Outcome, Stage
@@ -31,6 +32,7 @@ STAGES: tuple[Stage, ...] = ("tile", "embed")
 _COLUMNS = (
     "slide_id", "stage", "state", "code", "reason", "remedy", "tiles", "mpp", "mpp_source", "seconds",
 )  # fmt: skip
+_SEAL = "sealed"
 
 
 def prepare_run(out: Path, inputs: Sequence[str] = ()) -> None:
@@ -77,7 +79,7 @@ def confine_results(out: Path, stage: Stage, results: Mapping[str, Sequence[Path
         UsageError: one of them is a link, or lies behind one.
     """
     for slide_id, paths in results.items():
-        confine(out, (*paths, _record_path(out, stage, slide_id), _log_path(out, stage, slide_id)))
+        confine(out, (*paths, record_path(out, stage, slide_id), _log_path(out, stage, slide_id)))
 
 
 def list_slides(out: Path) -> list[SlideEntry]:
@@ -86,32 +88,74 @@ def list_slides(out: Path) -> list[SlideEntry]:
     return read_manifest(path) if path.is_file() else []
 
 
-def plan(out: Path, stage: Stage, slide_ids: Iterable[str]) -> None:
-    """Note which slides a stage is asked for: all of the cohort, whichever share of it this process does.
+@dataclass(frozen=True)
+class Request:
+    """What a stage was asked for, beside its settings: enough to ask again.
 
-    A cohort's file is named by its content, so processes that write at the same time need no lock.
+    ``mask`` is an outline or a folder of them; ``stores`` are tile stores by slide id, relative to the run folder where
+    they lie in it; slides that are in none of them are read from their files.
     """
-    text = json.dumps(sorted(slide_ids), indent=0) + "\n"
-    path = out / RECORDS / PLANNED / f"{stage}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
-    if not path.is_file():
-        publish_text(out, path, text)
+
+    slides: tuple[str, ...]
+    mask: str | None = None
+    encoder: str | None = None
+    stores: Mapping[str, str] = field(default_factory=dict)
+
+    def covers(self, other: "Request") -> bool:
+        """Whether the same was asked for, of at least the same slides."""
+        stores = {slide_id: self.stores.get(slide_id) for slide_id in other.stores}
+        same = (self.mask, self.encoder, stores) == (other.mask, other.encoder, dict(other.stores))
+        return same and set(other.slides) <= set(self.slides)
+
+
+def plan(out: Path, stage: Stage, request: Request) -> None:
+    """Note what a stage is asked for: all of the cohort, whichever share of it this process does.
+
+    A request's file is named by its content, so processes that write at the same time need no lock.
+    """
+    if any(earlier.covers(request) for earlier in requests(out, stage)):
+        return
+    text = json.dumps(asdict(replace(request, slides=tuple(sorted(request.slides)))), indent=0) + "\n"
+    path = out / RECORDS / PLANNED / f"{stage}-{_digest(text)}.json"
+    publish_text(out, path, text)
+
+
+def requests(out: Path, stage: Stage) -> list[Request]:
+    """What a stage was ever asked for, the latest first."""
+    files = list((out / RECORDS / PLANNED).glob(f"{stage}-*.json"))
+    found = [read_request(path) for path in sorted(files, key=_written, reverse=True)]
+    return [request for request in found if request is not None]
+
+
+def read_request(path: Path) -> Request | None:
+    """A request; None where the file is damaged, or of another version."""
+    text = path.read_text(encoding="utf-8", errors="replace")
+    if not path.stem.endswith(_digest(text)):
+        return None
+    try:
+        values = json.loads(text)
+        listed = {"slides": values} if isinstance(values, list) else dict(values)  # a list: of an older version
+        return Request(**{**listed, "slides": tuple(listed["slides"])})
+    except (ValueError, TypeError, KeyError):
+        return None
 
 
 def planned_slides(out: Path, stage: Stage) -> set[str]:
     """Ids of every slide that a stage was ever asked for; of a folder older than plans, those of its manifest."""
-    plans = list((out / RECORDS / PLANNED).glob(f"{stage}-*.json"))
-    if not plans and stage == "tile" and (out / RECORDS / stage).is_dir():
+    found = requests(out, stage)
+    if not found and stage == "tile" and (out / RECORDS / stage).is_dir():
         return {entry.slide_id for entry in list_slides(out)}
-    return {slide_id for path in plans for slide_id in json.loads(path.read_text(encoding="utf-8"))}
+    return {slide_id for request in found for slide_id in request.slides}
 
 
 def record(out: Path, outcome: Outcome) -> None:
     """Publish how a slide came out of a stage; a result that was there already keeps the record of its making."""
-    path = _record_path(out, outcome.stage, outcome.slide_id)
+    path = record_path(out, outcome.stage, outcome.slide_id)
     earlier = read_record(path) if not outcome.fresh else None
     if earlier is not None and earlier.state == outcome.state:
         return
-    publish_text(out, path, json.dumps(asdict(outcome), indent=1) + "\n")
+    values = asdict(outcome)
+    publish_text(out, path, json.dumps({**values, _SEAL: fingerprint(values)}, indent=1) + "\n")
     if outcome.detail:
         publish_text(out, _log_path(out, outcome.stage, outcome.slide_id), outcome.detail)
 
@@ -123,19 +167,24 @@ def outcomes(out: Path, stage: Stage) -> list[Outcome]:
 
 
 def write_table(out: Path) -> None:
-    """Derive ``slides.csv`` from the records: a row per slide, for the last stage it reached or failed in."""
+    """Derive ``slides.csv`` from the records."""
     with exclusive(out, SLIDES):
-        rows: dict[str, Outcome] = {}
-        for stage in STAGES:
-            for outcome in outcomes(out, stage):
-                earlier = rows.get(outcome.slide_id)
-                if earlier is None or earlier.state != "failed" or outcome.state != "failed":
-                    rows[outcome.slide_id] = outcome
-        table = ([getattr(rows[slide_id], column) for column in _COLUMNS] for slide_id in sorted(rows))
-        publish_text(out, out / SLIDES, to_csv(_COLUMNS, table))
+        publish_text(out, out / SLIDES, derive_table(out))
 
 
-def _record_path(out: Path, stage: Stage, slide_id: str) -> Path:
+def derive_table(out: Path) -> str:
+    """What ``slides.csv`` must say: a row per slide, for the last stage it reached or failed in."""
+    rows: dict[str, Outcome] = {}
+    for stage in STAGES:
+        for outcome in outcomes(out, stage):
+            earlier = rows.get(outcome.slide_id)
+            if earlier is None or earlier.state != "failed" or outcome.state != "failed":
+                rows[outcome.slide_id] = outcome
+    return to_csv(_COLUMNS, ([getattr(rows[slide_id], column) for column in _COLUMNS] for slide_id in sorted(rows)))
+
+
+def record_path(out: Path, stage: Stage, slide_id: str) -> Path:
+    """Where the record of a slide's stage lies."""
     return out / RECORDS / stage / f"{slide_id}.json"
 
 
@@ -143,12 +192,22 @@ def _log_path(out: Path, stage: Stage, slide_id: str) -> Path:
     return out / LOGS / f"{stage}-{slide_id}.txt"
 
 
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _written(path: Path) -> tuple[int, str]:
+    return path.stat().st_mtime_ns, path.name
+
+
 def read_record(path: Path) -> Outcome | None:
-    """A record; None where there is none, or one that another version wrote."""
+    """A record; None where there is none, where it is damaged, or where another version wrote it."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
+        values = dict(json.loads(path.read_text(encoding="utf-8")))
+        seal = values.pop(_SEAL, None)  # older versions wrote none
+        whole = seal is None or seal == fingerprint(values)
+    except (FileNotFoundError, ValueError, TypeError):
         return None
-    if set(values) != {field.name for field in fields(Outcome)}:
+    if not whole or set(values) != {each.name for each in fields(Outcome)}:
         return None
     return Outcome(**values)

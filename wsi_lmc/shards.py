@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Int64, UInt8, UInt64
 
 from wsi_lmc.directio import padded, page_aligned, write_file
+from wsi_lmc.passing import may_pass
 
 _ABSENT = np.iinfo(np.uint64).max
 CRC_BYTES = 4
@@ -38,6 +39,7 @@ class Shard:
 
         Raises:
             ShardError: absent, cut short, or its crc32c does not match.
+        OSError: of a kind that may pass.
         """
         offset, length = (int(value) for value in self.index[slot])
         if offset == _ABSENT:
@@ -56,6 +58,17 @@ class Shard:
         """Length and crc32c of every chunk, as stored: what identifies the content of a shard."""
         present = np.flatnonzero(self.index[:, 0] != _ABSENT).tolist()
         return _identity(self.index[:, 1], [crc32c(self.chunk(slot)) for slot in present])
+
+    def slack_is_empty(self) -> bool:
+        """Whether what lies between the chunks, which no checksum covers, is zeros, as it was written."""
+        end = 0
+        present = self.index[self.index[:, 0] != _ABSENT]
+        size = os.fstat(self.file).st_size - len(self.index) * 16 - CRC_BYTES
+        for offset, length in [*sorted((int(start), int(count)) for start, count in present), (size, 0)]:
+            if offset < end or _read(self.file, self.name, offset - end, end).any():
+                return False
+            end = offset + length
+        return True
 
     def close(self) -> None:
         """Release the file."""
@@ -195,6 +208,8 @@ def _read(file: int, name: str, length: int, offset: int) -> UInt8[np.ndarray, "
     try:
         data = os.pread(file, length, offset)
     except (OSError, OverflowError, ValueError) as error:
+        if may_pass(error):
+            raise
         raise ShardError(f"{name}: {error}") from error
     if len(data) != length:
         raise ShardError(f"{name} ends at byte {offset + len(data)}, {offset + length} expected")

@@ -7,6 +7,7 @@ error, and every group carries a SHA-256 of each array's stored bytes.
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -23,6 +24,12 @@ from wsi_lmc.provenance import created_by
 from wsi_lmc.shards import ShardError, open_shard
 
 Attributes = dict[str, Any]
+SEAL = "sealed"
+"""Attribute with the SHA-256 of the group's own ``zarr.json``, as if it were zeros: no checksum of zarr's covers it."""
+METADATA = "metadata_sha256"
+"""Attribute with the SHA-256 of each array's ``zarr.json``: whoever looks for damage must know what it can rest on."""
+_UNSEALED = "0" * 64
+_SEALED = re.compile(rb'("' + SEAL.encode() + rb'": ")([0-9a-f]{64})(")')
 FLAT_KEYS: Any = {"name": "default", "separator": "."}
 """Chunks lie beside each other as ``c.0.0``, without folders, which count against quotas as files do."""
 
@@ -88,7 +95,26 @@ def seal(path: Path, attributes: Attributes, shards: Mapping[str, Mapping[str, b
     group = zarr.open_group(path, mode="r+")
     names = sorted(name for name, _ in group.arrays())
     digests = {name: stored_sha256(path / name, (shards or {}).get(name)) for name in names}
-    group.attrs.put({**attributes, "sha256": digests, "created_by": created_by()})
+    metadata = {name: _sha256((path / name / "zarr.json").read_bytes()) for name in names}
+    stated = {**attributes, "sha256": digests, METADATA: metadata, "created_by": created_by()}
+    group.attrs.put({**stated, SEAL: _UNSEALED})
+    file = path / "zarr.json"
+    content = file.read_bytes()
+    file.write_bytes(_with_seal(content, _sha256(content)))
+
+
+def is_sealed(group_metadata: bytes) -> bool:
+    """Whether a group's ``zarr.json`` is as it was sealed, byte by byte."""
+    found = _SEALED.search(group_metadata)
+    return found is not None and found[2].decode() == _sha256(_with_seal(group_metadata, _UNSEALED))
+
+
+def _with_seal(content: bytes, digest: str) -> bytes:
+    return _SEALED.sub(rb"\g<1>" + digest.encode() + rb"\g<3>", content, count=1)
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def stored_sha256(array_folder: Path, shards: Mapping[str, bytes] | None = None) -> str:
@@ -146,6 +172,7 @@ def open_sealed(path: Path, schema: str, version: int, arrays: Sequence[str]) ->
     kind = schema.split("/")[-1]
     try:
         group = zarr.open_group(path, mode="r", zarr_format=3)
+        missing = [name for name in arrays if name not in group]
     except (GroupNotFoundError, FileNotFoundError) as error:
         raise StoreError(f"no zarr v3 group at {path}", f"a store of {kind}", "Check the path.") from error
     except (ValueError, TypeError, KeyError, OSError) as error:  # a torn zarr.json, or an array stands there
@@ -160,7 +187,6 @@ def open_sealed(path: Path, schema: str, version: int, arrays: Sequence[str]) ->
             f"version {version}",
             "Make it again with this version of wsi-lmc.",
         )
-    missing = [name for name in arrays if name not in group]
     if missing:
         raise StoreError(f"{path.name} lacks {', '.join(missing)}", f"{', '.join(arrays)}", "Make the store again.")
     return group, attributes

@@ -5,6 +5,7 @@ import inspect
 import signal
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -46,6 +47,10 @@ ShardText = Annotated[
         metavar="i/n",
         help="Do only the i-th (from 1) of n shares of the slides, for array jobs; auto asks SLURM.",
     ),
+]
+SlideTimeout = Annotated[
+    float,
+    typer.Option(min=0.0, help="Seconds after which a slide (in embed: a block of it) counts as failed; 0: never."),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 
@@ -125,12 +130,24 @@ def jobs_for(section: str, file: Path | None, scheduler: str | None) -> JobConfi
     return jobs
 
 
-def executor_for(
-    tasks: int, workers: int | None, scheduler: str | None, insecure: bool, jobs: JobConfig | None = None
-) -> Executor:
-    """Jobs or workers as asked for; by default a worker a core, and not more than there are tasks."""
-    wanted = min(available_cores(), max(tasks, 1)) if workers is None else workers
-    return make_executor(jobs or LocalWorkers(wanted), scheduler, insecure)
+@dataclass(frozen=True)
+class Crew:
+    """Who does the work, as asked for on the command line; ``timeout_s`` a slide, 0 for none."""
+
+    workers: int | None
+    scheduler: str | None = None
+    insecure: bool = False
+    jobs: JobConfig | None = None
+    timeout_s: float = 0.0
+
+    def executor(self, tasks: int) -> Executor:
+        """Jobs or workers as asked for; by default a worker a core, and not more than there are tasks."""
+        wanted = min(available_cores(), max(tasks, 1)) if self.workers is None else self.workers
+        return self.executor_of(LocalWorkers(wanted))
+
+    def executor_of(self, workers: LocalWorkers) -> Executor:
+        """The same, with other workers where they are of this machine."""
+        return make_executor(self.jobs or workers, self.scheduler, self.insecure, self.timeout_s or None)
 
 
 def close(outcomes: Sequence[Outcome], out: Path, following: str) -> None:

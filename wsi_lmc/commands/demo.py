@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from wsi_lmc.commands.common import Pseudonyms, Quiet, Workers, executor_for, interruptible
+from wsi_lmc.commands.common import Crew, Pseudonyms, Quiet, Workers, interruptible
 from wsi_lmc.demo import DemoConfig, Hearers, run_demo
 from wsi_lmc.encoder import Architecture
 from wsi_lmc.evaluation import report_text
@@ -41,7 +41,7 @@ def command(
     """
     prepare_run(output, slides or [])
     config = DemoConfig(steps=steps, architecture=encoder, seed=seed, tile=TileConfig(mpp=mpp), pseudonyms=pseudonyms)
-    with executor_for(2, workers, None, insecure=False) as executor, ProgressReport("train", steps, quiet) as progress:
+    with Crew(workers).executor(2) as executor, ProgressReport("train", steps, quiet) as progress:
 
         def heard(step: StepReport) -> None:
             loss = step.metrics.get("invariance")

@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
-from wsi_lmc.cluster import LocalWorkers, make_executor
+from wsi_lmc.cluster import LocalWorkers
 from wsi_lmc.commands.common import (
     Cluster,
     ConfigFile,
+    Crew,
     Insecure,
     Mask,
     Output,
@@ -19,6 +20,7 @@ from wsi_lmc.commands.common import (
     Quiet,
     Scheduler,
     ShardText,
+    SlideTimeout,
     Workers,
     close,
     jobs_for,
@@ -62,6 +64,7 @@ def command(
     scheduler: Scheduler = None,
     insecure: Insecure = False,
     cluster: Cluster = None,
+    slide_timeout: SlideTimeout = 86400.0,
     quiet: Quiet = False,
 ) -> None:
     """Turn every tile into features with a frozen encoder.
@@ -84,8 +87,9 @@ def command(
     prepare_run(output, slides)
     what = EmbedInputs(stores, entries, resolve("tile", TileConfig, config, given))
     total = share.size(len(stores) + len(entries))
+    crew = Crew(workers, scheduler, insecure, jobs, slide_timeout)
     with (
-        make_executor(jobs or _workers(total, workers, settings), scheduler, insecure) as executor,
+        crew.executor_of(_workers(total, workers, settings)) as executor,
         ProgressReport("embed", total, quiet) as progress,
     ):
         options = RunOptions(executor, mask, overwrite, progress.add, share)
@@ -122,7 +126,8 @@ def _encoder(ckpt: str | None, encoder: str | None) -> str:
         found = "neither --ckpt nor --encoder" if ckpt is None else "both --ckpt and --encoder"
         raise UsageError(found, "one of them", "Give the folder that 'wsi-lmc train' wrote with --ckpt.")
     if encoder is not None:
-        return encoder
+        source, _, path = encoder.partition(":")
+        return f"{source}:{Path(path).resolve()}" if source == "local-dir" else encoder
     folder = Path(ckpt or "")
     if not folder.is_dir():
         raise UsageError(f"no checkpoint folder {folder}", "the folder that 'wsi-lmc train' wrote", "Check --ckpt.")

@@ -8,6 +8,7 @@ import typer
 from wsi_lmc.commands.common import (
     Cluster,
     ConfigFile,
+    Crew,
     Insecure,
     Mask,
     Output,
@@ -16,9 +17,9 @@ from wsi_lmc.commands.common import (
     Quiet,
     Scheduler,
     ShardText,
+    SlideTimeout,
     Workers,
     close,
-    executor_for,
     jobs_for,
     resolve,
     with_settings,
@@ -45,6 +46,7 @@ def command(
     scheduler: Scheduler = None,
     insecure: Insecure = False,
     cluster: Cluster = None,
+    slide_timeout: SlideTimeout = 7200.0,
     quiet: Quiet = False,
 ) -> None:
     """Find the tissue of slides and cut it into calibrated tiles.
@@ -59,7 +61,7 @@ def command(
     total = share.size(len(entries))
     prepare_run(output, slides)
     with (
-        executor_for(total, workers, scheduler, insecure, jobs) as executor,
+        Crew(workers, scheduler, insecure, jobs, slide_timeout).executor(total) as executor,
         ProgressReport("tile", total, quiet) as progress,
     ):
         options = RunOptions(executor, mask, overwrite, progress.add, share)

@@ -6,6 +6,7 @@ from queue import Empty, SimpleQueue
 import numpy as np
 from jaxtyping import Int64, UInt8
 
+from wsi_lmc.passing import may_pass
 from wsi_lmc.slide.reader import Boxes, Done, Reader, ReadError, ignore
 from wsi_lmc.threads import Pending, Threads
 from wsi_lmc.units import LevelSize, SlidePoint
@@ -32,6 +33,9 @@ class HandlePool:
 
         What is transparent or cannot be decoded becomes background. OpenSlide refuses every read after an error, so
         a handle that failed is replaced.
+
+        Raises:
+            ReadError: because of an error of the system that may pass: whoever opens the slide again may be luckier.
         """
         boxes = Boxes(np.zeros(len(out), np.bool_), np.zeros(len(out), np.bool_))
         size = LevelSize(out.shape[2], out.shape[1])
@@ -43,8 +47,10 @@ class HandlePool:
                     x, y = (int(value) for value in origins[row])
                     try:
                         rgba = handle.read(SlidePoint(x, y), level, size)
-                    except ReadError:
+                    except ReadError as error:
                         handle = self._replace(handle)
+                        if may_pass(error):
+                            raise
                         out[row] = self._background
                         boxes.unreadable[row] = True
                     else:

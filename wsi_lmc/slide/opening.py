@@ -10,6 +10,7 @@ import openslide
 import tifffile
 
 from wsi_lmc.errors import SlideError, without_quotes
+from wsi_lmc.passing import from_text
 from wsi_lmc.slide.calibration import GivenMpp, calibrate
 from wsi_lmc.slide.direct_reader import DirectReader
 from wsi_lmc.slide.geometry import SlideGeometry, whole_slide
@@ -163,7 +164,7 @@ def _open_reader(path: Path, reader: ReaderName) -> Reader:
             f"OpenSlide: {_said(error, path)}",
             "a readable slide",
             "Copy it again or leave it out.",
-        ) from error
+        ) from (from_text(str(error)) or error)
 
 
 def _open_tiffslide(path: Path) -> Reader:

@@ -6,6 +6,7 @@ import numpy as np
 import openslide
 from jaxtyping import UInt8
 
+from wsi_lmc.passing import from_text
 from wsi_lmc.slide.reader import MppStatement, ReadError, resolution_statement
 from wsi_lmc.units import LevelSize, SlideBox, SlidePoint, SlideSize
 
@@ -74,7 +75,7 @@ class OpenSlideReader:
         try:
             image = self._slide.read_region((origin.x, origin.y), level, (size.width, size.height))
         except openslide.OpenSlideError as error:
-            raise ReadError(str(error)) from error
+            raise ReadError(str(error)) from (from_text(str(error)) or error)
         return np.asarray(image)
 
     def close(self) -> None:

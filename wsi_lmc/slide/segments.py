@@ -15,6 +15,7 @@ import numpy as np
 import tifffile
 from jaxtyping import Int64, UInt8
 
+from wsi_lmc.passing import may_pass
 from wsi_lmc.units import LevelSize
 
 Rooms = Sequence[UInt8[np.ndarray, " _"]]
@@ -77,9 +78,12 @@ class SegmentTable:
 
 
 def fetch_segments(file: int, table: SegmentTable, segments: Int64[np.ndarray, " _"]) -> list[bytes | None]:
-    """The bytes of segments as they stand in an open file; None for one beyond its end or where the disk fails.
+    """The bytes of segments as they stand in an open file; None for one beyond its end.
 
     Segments that follow each other in the file, as neighbours in a row do, are read in one go.
+
+    Raises:
+        OSError: see :func:`_pread`.
     """
     order = np.argsort(table.offsets[segments], kind="stable")
     starts, counts = table.offsets[segments[order]], table.counts[segments[order]]
@@ -127,9 +131,18 @@ def fetch_bodies(file: int, table: SegmentTable, segments: Int64[np.ndarray, " _
 
 
 def _pread(file: int, length: int, offset: int) -> bytes | None:
+    """Bytes of a file; None where it has none there.
+
+    Raises:
+        OSError: of a kind that may pass: whoever opens the slide again may be luckier.
+    """
     try:
         return os.pread(file, length, offset)
-    except (OSError, ValueError, OverflowError):
+    except OSError as error:
+        if may_pass(error):
+            raise
+        return None
+    except (ValueError, OverflowError):
         return None
 
 

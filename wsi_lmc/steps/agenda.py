@@ -39,6 +39,7 @@ class Item[T: Task]:
     deaths: int = 0
     parts: int = 0  # that are not through
     rounds: int = 0
+    began: float = 0.0  # by whoever runs it, on their clock
     seconds: float = 0.0
     failure: Outcome | None = None
 

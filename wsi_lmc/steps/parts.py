@@ -19,7 +19,7 @@ from wsi_lmc.publish import publishing
 
 FOLDER = ".parts"
 
-Part = tuple[Float[np.ndarray, "n d"], UInt8[np.ndarray, " n"]]
+Part = tuple[Float[np.ndarray, "_ d"], UInt8[np.ndarray, " _"]]  # as many of the one as of the other; parts differ
 
 
 @dataclass(frozen=True)

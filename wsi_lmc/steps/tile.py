@@ -152,13 +152,17 @@ def tile_identity(task: TileTask) -> Attributes:
 
     An outline that is given back as it was found here changes nothing, so it is no reason to cut the slide again.
     """
-    settings = {"config": to_json(task.config), "manifest_mpp": task.entry.mpp}
     outline = {"outline_sha256": _sha256(_mask_bytes(task.mask))} if task.mask else {"outline_given": False}
     return {
-        "config_fingerprint": fingerprint(settings),
+        "config_fingerprint": settings_fingerprint(task.config, task.entry),
         "slide_fingerprint": file_fingerprint(task.entry.path),
         **outline,
     }
+
+
+def settings_fingerprint(config: TileConfig, entry: SlideEntry) -> str:
+    """Of all settings that decide a slide's tiles."""
+    return fingerprint({"config": to_json(config), "manifest_mpp": entry.mpp})
 
 
 def plan_tiles(task: TileTask, slide: Slide) -> tuple[TileGrid, TissueMask, Overview]:
