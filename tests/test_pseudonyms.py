@@ -1,4 +1,4 @@
-"""Pseudonyms: every slide has exactly one, or nothing begins; and what is said of a slide does not betray it."""
+"""Pseudonyms: every slide has exactly one, or nothing begins."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import pytest
 
 from wsi_lmc.cohort import SlideEntry, find_slides, read_manifest, write_manifest
 from wsi_lmc.errors import UsageError
-from wsi_lmc.pseudonyms import Discretion, find_named_slides, give_pseudonyms
+from wsi_lmc.pseudonyms import find_named_slides, give_pseudonyms
 
 
 def slides(folder: Path, *names: str) -> list[SlideEntry]:
@@ -99,38 +99,3 @@ def test_a_map_in_the_output_is_refused(tmp_path: Path) -> None:
 def test_without_a_map_nothing_is_hidden(tmp_path: Path) -> None:
     entries = slides(tmp_path / "in", "Doe.svs")
     assert find_named_slides([str(tmp_path / "in")], None, tmp_path / "out") == entries
-
-
-def _entry(path: str, hidden: bool) -> SlideEntry:
-    return SlideEntry(Path(path), "s1", hidden=hidden)
-
-
-@pytest.mark.parametrize("path", ["/ward 3/Jane Doe/Doe^Jane.svs", "ward 3/Doe^Jane.svs", "/x/Do'e\n\u00e4.svs"])
-def test_messages_about_a_hidden_slide_do_not_name_its_file(path: str) -> None:
-    say = Discretion(_entry(path, hidden=True), [Path("/masks/Jane Doe/outline-of-Jane.geojson")])
-    name = Path(path).name
-    said = say(
-        f"{OSError(13, 'Permission denied', path)}; {path}; no file {name}; {Path(path).stem} again; "
-        f"{name!r}; {Path(path).absolute()}; no outline outline-of-Jane.geojson in /masks/Jane Doe/"
-    )
-    for part in (name, Path(path).stem, "Jane", "ward", repr(name)[1:-1]):
-        assert part not in said
-    assert said.count("s1") == 7
-
-
-def test_messages_about_other_slides_keep_the_name_but_no_folder() -> None:
-    say = Discretion(_entry("/ward 3/Jane Doe/a1.svs", hidden=False))
-    assert say("cannot read '/ward 3/Jane Doe/a1.svs'") == "cannot read 'a1.svs'"
-
-
-def test_a_short_name_does_not_garble_other_words() -> None:
-    say = Discretion(_entry("s/tile.svs", hidden=True))
-    assert say("tiles/x.zarr of s/tile.svs, 4 tiles") == "tiles/x.zarr of s1, 4 tiles"
-
-
-def test_a_bug_of_a_hidden_slide_does_not_quote_the_file() -> None:
-    trace = "Traceback:\n  File \"x.py\", line 3\n    raise KeyError('kept')\nKeyError: 'Jane Doe'\n"
-    told = Discretion(_entry("a1.svs", hidden=True)).of_bug(trace)
-    assert "Jane" not in told
-    assert "raise KeyError('kept')" in told
-    assert Discretion(_entry("a1.svs", hidden=False)).of_bug(trace) == trace

@@ -4,20 +4,17 @@ The map is a CSV with the columns ``slide`` (a file's name; where several slides
 map) and ``slide_id``, and ``patient`` where the slides' manifest has patients. It may name more slides than are used.
 """
 
-import os
-import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from wsi_lmc.cohort import Row, SlideEntry, find_slides, read_rows, safe_id
-from wsi_lmc.errors import UsageError, without_quotes
+from wsi_lmc.errors import UsageError
 
 COLUMNS = ("slide", "slide_id", "patient")
 _SHOWN = 3
-_SHORTEST_NAME = 3  # a slide called "1" is no secret, and its name stands in every message
 
 
 def find_named_slides(inputs: Sequence[str], pseudonyms: Path | None, out: Path) -> list[SlideEntry]:
@@ -62,37 +59,6 @@ def give_pseudonyms(entries: Sequence[SlideEntry], path: Path) -> list[SlideEntr
         )
     _refuse_shared([row.line for _, row in found if row is not None], rows, path)
     return [_hide(entry, row) for entry, row in found if row is not None]
-
-
-@dataclass(frozen=True)
-class Discretion:
-    """What may be said of a slide in messages and logs: no folder, and of a hidden one no name of a file.
-
-    ``beside`` are other files of the slide, such as its outline.
-    """
-
-    entry: SlideEntry
-    beside: Sequence[Path] = ()
-
-    def __call__(self, text: str) -> str:
-        """``text`` without what may not be told."""
-        for path in (self.entry.path, *self.beside):
-            known = self.entry.slide_id if self.entry.hidden else path.name
-            spellings = {path, path.absolute(), path.resolve()}
-            text = _replaced(text, [str(spelling) for spelling in spellings], known)
-            folders = {spelling.parent for spelling in spellings if self.entry.hidden or spelling.is_absolute()}
-            text = _replaced(text, [f"{folder}{os.sep}" for folder in folders if folder.name], "")
-            if self.entry.hidden:
-                names = {name for spelling in spellings for name in (spelling.name, spelling.stem)}
-                text = _replaced(text, [name for name in names if len(name) >= _SHORTEST_NAME], known)
-        return text
-
-    def of_bug(self, text: str) -> str:
-        """A message or traceback that nobody foresaw: of a hidden slide, without what it quotes."""
-        said = self(text)
-        if not self.entry.hidden:
-            return said
-        return "\n".join(line if line[:1] == " " else without_quotes(line) for line in said.split("\n"))
 
 
 def _read_map(path: Path) -> list[Row]:
@@ -165,20 +131,3 @@ def _hide(entry: SlideEntry, row: Row) -> SlideEntry:
 
 def _plain(name: str) -> str:
     return unicodedata.normalize("NFC", name)
-
-
-def _replaced(text: str, names: Iterable[str], known: str) -> str:
-    """``text`` with names replaced, as they are and as Python quotes them, where they are no part of another word."""
-    spelt = {spelling for name in names for spelling in (name, repr(name)[1:-1], ascii(name)[1:-1])}
-    for name in sorted(spelt, key=len, reverse=True):
-        edges = _edge("(?<!", name[0]), _edge("(?!", name[-1])
-        text = re.sub(f"{edges[0]}{re.escape(name)}{edges[1]}", _constant(known), text)
-    return text
-
-
-def _edge(sign: str, letter: str) -> str:
-    return f"{sign}[^\\W_])" if letter.isalnum() else ""
-
-
-def _constant(text: str) -> Callable[[re.Match[str]], str]:
-    return lambda _: text

@@ -59,7 +59,8 @@ def publish_text(run_folder: Path, final: Path, text: str) -> None:
 
 def discard(run_folder: Path, final: Path) -> None:
     """Take a published result away: at once from its place, so that it is never half there, then for good."""
-    workplace = run_folder / TEMPORARY / _own_name()
+    confined(run_folder, final)
+    workplace = confined(run_folder, run_folder / TEMPORARY / _own_name())
     workplace.mkdir(parents=True)
     try:
         if final.exists():
@@ -137,6 +138,7 @@ def leftovers(run_folder: Path) -> list[Path]:
 def remove_leftovers(run_folder: Path) -> None:
     """Remove them; what belongs to other machines, or to nobody known, is not touched."""
     for path in leftovers(run_folder):
+        confined(run_folder, path)
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:

@@ -3,20 +3,20 @@
 Each function reads like the command of its name; the command line and the demo both call these.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wsi_lmc.cohort import SlideEntry
 from wsi_lmc.config import write_resolved
+from wsi_lmc.discretion import told_discreetly, told_mask
 from wsi_lmc.division import WHOLE, Shard
 from wsi_lmc.errors import UsageError
 from wsi_lmc.executor import Executor
 from wsi_lmc.featurestore import FeatureStore
 from wsi_lmc.passing import is_full
-from wsi_lmc.pseudonyms import Discretion
 from wsi_lmc.runfolder import (
     Request,
     add_slides,
@@ -70,12 +70,11 @@ def tile_cohort(slides: Sequence[SlideEntry], out: Path, config: TileConfig, opt
     prepare_run(out)
     add_slides(out, slides)
     write_resolved(out, {"tile": config})
-    mask = str(options.mask.resolve()) if options.mask else None
-    plan(out, "tile", Request(tuple(entry.slide_id for entry in slides), mask))
+    plan(out, "tile", Request(tuple(entry.slide_id for entry in slides), told_mask(options.mask, slides)))
     own = options.shard.take(slides, lambda entry: entry.slide_id)
     tasks = [TileTask(entry, out, config, masks.get(entry.slide_id), options.overwrite) for entry in own]
     confine_results(out, "tile", {task.slide_id: task.results for task in tasks})
-    found = _discreetly(options.executor.run(tile_slide, tasks), slides, masks)
+    found = told_discreetly(options.executor.run(tile_slide, tasks), slides, masks)
     return collect(found, out, [task.slide_id for task in tasks], options.on_outcome)
 
 
@@ -125,7 +124,7 @@ def embed_cohort(
         EmbedTask(slide_id, sources[slide_id], out, encoder, sha256, config, options.overwrite) for slide_id in own
     ]
     confine_results(out, "embed", {task.slide_id: [task.result] for task in tasks})
-    found = _discreetly(options.executor.run(embed_slide, tasks, on_gpu=True), inputs.slides, masks)
+    found = told_discreetly(options.executor.run(embed_slide, tasks, on_gpu=True), inputs.slides, masks)
     return collect(found, out, own, options.on_outcome)
 
 
@@ -140,7 +139,7 @@ def _request(inputs: EmbedInputs, slides: Sequence[str], encoder: str, out: Path
     folder = Path(encoder).resolve() if Path(encoder).is_dir() else None
     if folder is not None:
         encoder = (folder.relative_to(own) if folder.is_relative_to(own) else folder).as_posix()
-    return Request(tuple(slides), str(mask.resolve()) if mask else None, encoder, stores)
+    return Request(tuple(slides), told_mask(mask, inputs.slides), encoder, stores)
 
 
 def train_cohort(
@@ -252,20 +251,6 @@ def _masks(slides: Sequence[SlideEntry], mask: Path | None) -> dict[str, Path]:
             "Give the folder, or a single slide.",
         )
     return {entry.slide_id: mask for entry in slides}
-
-
-def _discreetly(found: Iterator[Outcome], slides: Sequence[SlideEntry], masks: Mapping[str, Path]) -> Iterator[Outcome]:
-    """Outcomes that say no more of slides and their files than may be said."""
-    entries = {entry.slide_id: entry for entry in slides}
-    for outcome in found:
-        entry = entries.get(outcome.slide_id)
-        if entry is None or outcome.state != "failed":
-            yield outcome
-            continue
-        say = Discretion(entry, [masks[entry.slide_id]] if entry.slide_id in masks else [])
-        told = say.of_bug if outcome.code == "internal" else say
-        reason, remedy, detail = (told(text) for text in (outcome.reason, outcome.remedy, outcome.detail))
-        yield replace(outcome, reason=reason, remedy=remedy, detail=detail)
 
 
 def collect(found: Iterator[Outcome], out: Path, order: list[str], on_outcome: OnOutcome) -> list[Outcome]:

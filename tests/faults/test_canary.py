@@ -88,6 +88,7 @@ def hidden(slides: Path, tmp_path_factory: pytest.TempPathFactory) -> Ran:
     for to in ("trident", "clam"):
         said += _here(0, "export", run, "--to", to, "-o", folder / "exports" / to)
     said += _here(1, "status", run, "--failures") + _here(1, "status", run, "--json")
+    said += _here(0, "verify", run)
     mask = ("--mask", slides / "CanaryMask.geojson", "--workers", 0, "--pseudonyms", pseudonyms)
     said += _here(1, "tile", slides / f"{FILE} 1.svs", "-o", folder / "masked", *mask)
     _evaluate(run)
@@ -221,6 +222,12 @@ def test_a_slide_that_is_not_in_the_map_stops_everything(slides: Path, tmp_path:
             _here(2, *command, slides, "-o", tmp_path / "out", "--workers", 0, "--pseudonyms", path)
         assert caught.value.exit_code == 2
     assert not (tmp_path / "out").exists()
+
+
+def test_slides_with_pseudonyms_are_not_looked_for_by_them(hidden: Ran) -> None:
+    with pytest.raises(WsiLmcError, match="pseudonyms only") as caught:
+        _here(2, "retry-failed", hidden.folder / "run", "--workers", 0)
+    assert caught.value.exit_code == 2
 
 
 def test_own_names_and_pseudonyms_are_never_mixed(slides: Path, tmp_path: Path) -> None:

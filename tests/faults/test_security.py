@@ -1,8 +1,10 @@
 """The security list: no code from data, no door open, nothing written where a link leads, no formula in a table."""
 
 import csv
+import json
 import os
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,7 +24,7 @@ from wsi_lmc.errors import UsageError
 from wsi_lmc.executor import SerialExecutor, attempt
 from wsi_lmc.export import export_features
 from wsi_lmc.run import EmbedInputs, RunOptions, embed_cohort, find_features, find_stores, tile_cohort, train_cohort
-from wsi_lmc.runfolder import add_slides, list_slides, record, write_table
+from wsi_lmc.runfolder import add_slides, list_slides, prepare_run, record, write_table
 from wsi_lmc.slide import open_slide
 from wsi_lmc.steps.outcome import Outcome
 from wsi_lmc.steps.tile import TileConfig, TileTask, tile_slide
@@ -236,6 +238,19 @@ def test_a_link_is_one_message_and_exit_code_2(small_cohort: Path, tmp_path: Pat
     assert "tiles is a link to" in done.stderr
     assert "name that folder with -o" in done.stderr
     assert "Traceback" not in done.stderr
+    assert look() == before
+
+
+@pytest.mark.parametrize("place", [".tmp", ".working"])
+def test_sweeping_up_removes_nothing_behind_a_link(place: str, tmp_path: Path) -> None:
+    _, look = _link(tmp_path / "out", place, "folder")
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    left = {".tmp": "x", ".working": "tile-a.json"}[place]
+    (tmp_path / "elsewhere" / left).write_text(json.dumps({"host": socket.gethostname(), "pid": gone.pid}))
+    before = look()
+    with pytest.raises(UsageError, match="is a link"):
+        prepare_run(tmp_path / "out")
     assert look() == before
 
 
