@@ -122,7 +122,7 @@ class PeerRow:
         found = json.loads(ended.stdout.splitlines()[-1])
         self.notes[:] = [found["versions"]]
         if (out / "pixels.npz").exists():
-            with np.load(out / "pixels.npz") as kept:
+            with np.load(out / "pixels.npz", allow_pickle=False) as kept:
                 difference = _difference(bench.path, origins[kept["rows"]], kept["pixels"])
             self.notes.append(f"pixels up to {difference} grey levels off" if difference else "pixels equal")
         shutil.rmtree(out)

@@ -57,7 +57,7 @@ def main() -> None:
     peer = PEERS[name]
     job = Job(Path(slide).absolute(), Path(out).absolute(), float(mpp), int(workers))
     if task in peer.read:
-        origins = [(int(x), int(y)) for x, y in np.load(job.out / "origins.npy")]
+        origins = [(int(x), int(y)) for x, y in np.load(job.out / "origins.npy", allow_pickle=False)]
         tiles, seconds = time_reading(peer.read[task](), replace(job, origins=origins))
     else:
         tiles, seconds = time_tiling(peer.tile[task](), job)

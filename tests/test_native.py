@@ -3,11 +3,13 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
 
 from tests.tiffs import Kind, write_tiff
 from wsi_lmc.slide import NativeTiles, ReadOptions, choose_sampling, decode_jpeg, open_slide
+from wsi_lmc.slide.native import _silence
 
 SIDE = 64
 KINDS = [Kind(SIDE), Kind(SIDE, tables=True), Kind(SIDE, rgb=True, tables=True, aperio=True), Kind(SIDE, bigtiff=True)]
@@ -80,3 +82,20 @@ def test_a_file_that_shrank_is_seen(whole: tuple[Path, NativeTiles, np.ndarray])
         file.truncate(100)
     assert _laid(native, slice(0, 3)) is None
     assert native.files(slice(0, 3)) == [None] * 3
+
+
+def test_a_header_keeps_what_decoders_need_and_nothing_else() -> None:
+    """Comments, Exif, a thumbnail in JFIF, bytes that fill up: blanked in place, and the picture is the same."""
+    tile = np.random.default_rng(2).integers(0, 256, (2, 3, 3), np.uint8).repeat(16, 0).repeat(16, 1)
+    plain = bytes(imagecodecs.jpeg8_encode(tile, level=90))
+    assert plain[2:4] == b"\xff\xe0", "JFIF"
+    jfif, rest = plain[2:20], plain[20:]
+    thumbnail = jfif[:2] + (16 + 6).to_bytes(2, "big") + jfif[4:16] + bytes((2, 1)) + b"Nobody"
+    said = b"\xff\xff\xff\xfe\x00\x0aNobody!!" + b"\xff\xe1\x00\x0eExif\0\0Nobody"
+    jpeg = np.frombuffer(plain[:2] + thumbnail + said + rest, np.uint8).copy()
+    length = _silence(jpeg)
+    assert jpeg[length:].tobytes() == plain[-len(jpeg) + length :], "up to the compressed data"
+    assert b"Nob" not in jpeg.tobytes()
+    assert b"JFIF\0" in jpeg.tobytes()
+    np.testing.assert_array_equal(imagecodecs.jpeg8_decode(jpeg.tobytes()), imagecodecs.jpeg8_decode(plain))
+    assert _silence(np.frombuffer(b"\xff\xd8no markers here", np.uint8).copy()) == 0

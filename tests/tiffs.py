@@ -55,6 +55,11 @@ def write_tiff(path: Path, levels: list[np.ndarray], kind: Kind, um: float = 0.5
     return path
 
 
+def encode_tiles(pixels: np.ndarray, side: int) -> list[bytes]:
+    """A level's tiles as JPEG files, row-major."""
+    return [_encode(tile, Kind(side)) for tile in _cut(pixels, side)]
+
+
 def halve(pixels: np.ndarray) -> np.ndarray:
     """The next level, by area."""
     height, width = (side // 2 * 2 for side in pixels.shape[:2])

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch.utils.tensorboard.writer import SummaryWriter
 
+from wsi_lmc.confinement import confined
 from wsi_lmc.errors import StoreError
 from wsi_lmc.publish import publish_text, publishing
 
@@ -160,7 +161,7 @@ class MetricsLog:
         rows = [row for row in read_metrics(folder) if row["step"] <= step] if step else []
         publish_text(folder, folder / METRICS, "".join(f"{json.dumps(row)}\n" for row in rows))
         self._file = (folder / METRICS).open("a", encoding="utf-8")
-        self._events = SummaryWriter(str(folder / EVENTS), purge_step=step + 1 if step else 0)
+        self._events = SummaryWriter(str(confined(folder, folder / EVENTS)), purge_step=step + 1 if step else 0)
 
     def write(self, step: int, metrics: dict[str, float], wall: dict[str, float]) -> None:
         """Append the row of a step; it is readable at once."""

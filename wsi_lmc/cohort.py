@@ -10,18 +10,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wsi_lmc.errors import UsageError
+from wsi_lmc.spreadsheets import from_cell, to_csv
 
 SLIDE_SUFFIXES = frozenset(
     {".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".czi", ".dcm", ".qptiff"}
 )
 COLUMNS = ("slide", "mpp", "patient", "site", "label", "slide_id")
+HIDDEN = "pseudonym:"
+"""Stands before the id, in place of a path, in the manifest of a run whose slides have pseudonyms."""
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 _LONGEST_ID = 100
 
 
 @dataclass(frozen=True)
 class SlideEntry:
-    """One slide of a cohort; ``mpp`` is text as given, judged when the slide is opened."""
+    """One slide of a cohort; ``mpp`` is text as given, judged when the slide is opened.
+
+    A ``hidden`` slide has a pseudonym for its id, and nothing that is written names its file.
+    """
 
     path: Path
     slide_id: str
@@ -30,6 +36,15 @@ class SlideEntry:
     site: str = ""
     label: str = ""
     duplicate_of: str | None = None
+    hidden: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table that somebody wrote: cells by column, and the line it ends in."""
+
+    line: int
+    cells: dict[str, str]
 
 
 def find_slides(inputs: Sequence[str]) -> list[SlideEntry]:
@@ -45,6 +60,12 @@ def find_slides(inputs: Sequence[str]) -> list[SlideEntry]:
     for text in inputs:
         path = Path(text)
         listed = read_manifest(path) if path.suffix.lower() == ".csv" else [_entry(p) for p in _expand(path)]
+        if any(entry.hidden for entry in listed):
+            raise UsageError(
+                f"{path} knows its slides by pseudonyms only",
+                "slides, or a manifest that names their files",
+                "Name the slides themselves, and give --pseudonyms.",
+            )
         for entry in listed:
             entries.setdefault(entry.path.resolve(), entry)
     if not entries:
@@ -62,17 +83,7 @@ def read_manifest(path: Path) -> list[SlideEntry]:
     Raises:
         UsageError: no such file, no column ``slide``, or an empty or repeated cell in it.
     """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            names = list(reader.fieldnames or [])
-            rows = [{key: (value or "").strip() for key, value in row.items() if key} for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"cannot read {path}: {error}", "a manifest in CSV, UTF-8", "Check the file.") from error
-    if "slide" not in names:
-        raise UsageError(
-            f"{path} has the columns {', '.join(names) or 'none'}", "a column slide", f"Known: {', '.join(COLUMNS)}."
-        )
+    rows = [row.cells for row in read_rows(path, ("slide",), COLUMNS)]
     repeated = [slide for slide, count in Counter(row["slide"] for row in rows).items() if count > 1 or not slide]
     if repeated:
         raise UsageError(
@@ -81,14 +92,45 @@ def read_manifest(path: Path) -> list[SlideEntry]:
     return [_manifest_entry(path.parent, row) for row in rows]
 
 
+def read_rows(path: Path, needed: Sequence[str], known: Sequence[str]) -> list[Row]:
+    """Rows of a table in CSV, which may have more columns than those ``needed``.
+
+    Raises:
+        UsageError: no such file, or a column is missing; ``known`` columns are named then.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            names = list(reader.fieldnames or [])
+            rows = [
+                Row(reader.line_num, {key: from_cell((value or "").strip()) for key, value in row.items() if key})
+                for row in reader
+            ]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"cannot read {path}: {error}", "a manifest in CSV, UTF-8", "Check the file.") from error
+    missing = [name for name in needed if name not in names]
+    if missing:
+        raise UsageError(
+            f"{path} has the columns {', '.join(names) or 'none'}",
+            f"a column {missing[0]}",
+            f"Known: {', '.join(known)}.",
+        )
+    return rows
+
+
 def write_manifest(path: Path, entries: Iterable[SlideEntry]) -> None:
-    """Write entries as a manifest that :func:`read_manifest` reads back, wherever it lies: paths become absolute."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        for entry in entries:
-            slide = entry.path.absolute().as_posix()
-            writer.writerow((slide, entry.mpp or "", entry.patient, entry.site, entry.label, entry.slide_id))
+    """Write entries as a manifest that :func:`read_manifest` reads back, wherever it lies: paths become absolute.
+
+    Of hidden slides the pseudonym alone is written.
+    """
+    rows = (
+        (
+            f"{HIDDEN}{entry.slide_id}" if entry.hidden else entry.path.absolute().as_posix(),
+            *(entry.mpp or "", entry.patient, entry.site, entry.label, entry.slide_id),
+        )
+        for entry in entries
+    )
+    path.write_text(to_csv(COLUMNS, rows), encoding="utf-8", newline="")
 
 
 def safe_id(name: str) -> str:
@@ -120,7 +162,8 @@ def _entry(path: Path) -> SlideEntry:
 
 
 def _manifest_entry(folder: Path, row: dict[str, str]) -> SlideEntry:
-    path = folder / row["slide"]
+    hidden = row["slide"].startswith(HIDDEN)
+    path = Path(row["slide"]) if hidden else folder / row["slide"]
     return SlideEntry(
         path=path,
         slide_id=safe_id(row.get("slide_id") or path.stem),
@@ -128,6 +171,7 @@ def _manifest_entry(folder: Path, row: dict[str, str]) -> SlideEntry:
         patient=row.get("patient", ""),
         site=row.get("site", ""),
         label=row.get("label", ""),
+        hidden=hidden,
     )
 
 

@@ -7,6 +7,7 @@ configurations are flattened: a key names one setting wherever its owner keeps i
 import dataclasses
 import difflib
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
@@ -71,7 +72,8 @@ def read_config(path: Path, known: Sequence[str] = SECTIONS) -> dict[str, dict[s
         UsageError: no YAML, an unknown section, a key given twice, or a section that is no mapping.
     """
     try:
-        document = yaml.load(path.read_text(encoding="utf-8"), _StrictLoader)  # noqa: S506  a SafeLoader, see below
+        with closing(_StrictLoader(path.read_text(encoding="utf-8"))) as loader:
+            document = loader.get_single_data()
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UsageError(f"cannot read {path}: {error}", "a YAML file of settings", "Correct it.") from error
     if not isinstance(document, dict):
@@ -106,6 +108,10 @@ def write_resolved(folder: Path, configs: Mapping[str, object]) -> None:
 
 class _StrictLoader(yaml.SafeLoader):
     """A safe loader that refuses a key given twice; plain YAML takes the last one in silence."""
+
+    def close(self) -> None:
+        """Let go of the text."""
+        self.dispose()
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         """Build one mapping."""

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool
 from skimage import draw
 
-from wsi_lmc.errors import SlideError
+from wsi_lmc.errors import SlideError, without_quotes
 from wsi_lmc.units import SlidePoint
 
 _NAMESPACE = uuid.UUID("8a0f4a0e-9b0c-5c36-8c60-4b1f3a1f2d11")  # ids must not change between runs
@@ -94,7 +94,7 @@ def read_geojson(path: Path, offset: SlidePoint) -> list[Polygon]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise SlideError(
             "bad_mask",
-            f"{path.name} is no GeoJSON of polygons ({error})",
+            f"{path.name} is no GeoJSON of polygons ({without_quotes(str(error))})",
             "Polygon or MultiPolygon features in level-0 pixels, as QuPath exports them",
             "Export the annotations from QuPath again.",
         ) from error
@@ -105,7 +105,7 @@ def _polygons(geometry: dict[str, Any]) -> list[Polygon]:
         return [geometry["coordinates"]]
     if geometry["type"] == "MultiPolygon":
         return list(geometry["coordinates"])
-    raise ValueError(f"geometry is a {geometry['type']}")
+    raise ValueError("a geometry of another type")
 
 
 def _to_slide(ring: np.ndarray, downsample: tuple[float, float]) -> Ring:

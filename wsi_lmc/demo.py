@@ -11,13 +11,15 @@ from pathlib import Path
 import numpy as np
 
 from wsi_lmc.checkpoint import read_metrics
-from wsi_lmc.cohort import SlideEntry, find_slides
+from wsi_lmc.cohort import SlideEntry
+from wsi_lmc.confinement import confine
 from wsi_lmc.embedding import EmbedConfig
 from wsi_lmc.encoder import Architecture
 from wsi_lmc.errors import UsageError
 from wsi_lmc.evaluation import Evaluation, Roles, SlideFeatures, colour_features, evaluate, plot_training
 from wsi_lmc.executor import Executor, SerialExecutor
 from wsi_lmc.featurestore import FeatureStore
+from wsi_lmc.pseudonyms import find_named_slides
 from wsi_lmc.publish import publishing
 from wsi_lmc.run import CHECKPOINT, EmbedInputs, RunOptions, embed_cohort, find_features, tile_cohort, train_cohort
 from wsi_lmc.runfolder import list_slides
@@ -34,13 +36,17 @@ _SEEN = 4  # slides of the source site that the encoder is trained on; the other
 
 @dataclass(frozen=True)
 class DemoConfig:
-    """``steps`` of training an encoder of ``architecture``; ``seed`` decides slides, weights and views."""
+    """``steps`` of training an encoder of ``architecture``; ``seed`` decides slides, weights and views.
+
+    ``pseudonyms`` is a map as :mod:`wsi_lmc.pseudonyms` takes it.
+    """
 
     steps: int = 300
     architecture: Architecture = "vit-demo"
     batch: int = 32
     seed: int = 0
     tile: TileConfig = TileConfig()  # noqa: RUF009  frozen
+    pseudonyms: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -67,12 +73,13 @@ def run_demo(slides: Sequence[str], out: Path, config: DemoConfig, executor: Exe
     Raises:
         UsageError: nothing that can be trained on.
     """
+    confine(out, (out / name for name in (COHORT, EVALUATION, UNTRAINED, CHECKPOINT)))
     if not slides:
         hearers.stage(f"drawing {sum(SLIDES_PER_SITE.values())} synthetic slides of two sites")
         slides = [str(_synthetic_cohort(out / COHORT, config.seed))]
     hearers.stage("tiling")
     options = RunOptions(executor, overwrite=True)
-    outcomes = tile_cohort(find_slides(slides), out, config.tile, options)
+    outcomes = tile_cohort(find_named_slides(slides, config.pseudonyms, out), out, config.tile, options)
     entries = {entry.slide_id: entry for entry in list_slides(out)}
     tiled = [outcome.slide_id for outcome in outcomes if outcome.state == "done"]
     stores = {slide_id: out / "tiles" / f"{slide_id}.zarr" for slide_id in tiled}

@@ -9,6 +9,7 @@ WsiLmcError
 Every message says what was found, what was expected and what to do about it.
 """
 
+import re
 from typing import Literal
 
 SlideCode = Literal[
@@ -31,6 +32,7 @@ SlideCode = Literal[
     "slide_changed",
     "other_configuration",
     "store",
+    "environment",
     "io",
     "disk_full",
     "out_of_memory",
@@ -77,3 +79,11 @@ class StoreError(WsiLmcError):
 
 class TrainingError(WsiLmcError):
     """Training cannot start or had to stop."""
+
+
+def without_quotes(text: str) -> str:
+    """What a library says, without what it quotes: that may come from a patient's file, and name somebody."""
+    return _QUOTED.sub("'...'", text)
+
+
+_QUOTED = re.compile(r"b?'[^'\n]*'|b?\"[^\"\n]*\"")

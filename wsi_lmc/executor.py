@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
-from wsi_lmc.errors import SlideCode, SlideError, StoreError
+from wsi_lmc.errors import SlideCode, SlideError, StoreError, UsageError
 from wsi_lmc.passing import is_full, may_pass
 from wsi_lmc.steps.agenda import Agenda, Task
 from wsi_lmc.steps.outcome import Outcome, Split
@@ -73,6 +73,8 @@ def _outcome_of(task: Task, error: Exception) -> Outcome:
         return failed(task, error.code, f"{error.found}; expected {error.expected}", error.remedy)
     if isinstance(error, StoreError):
         return failed(task, "store", f"{error.found}; expected {error.expected}", error.remedy)
+    if isinstance(error, UsageError):
+        return failed(task, "environment", f"{error.found}; expected {error.expected}", error.remedy)
     if isinstance(error, OSError):
         return failed(task, "io", str(error), "Check the disk and the permissions, then run the command again.")
     if isinstance(error, MemoryError):

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import psutil
 
+from wsi_lmc.confinement import confined
 from wsi_lmc.errors import UsageError
 from wsi_lmc.locks import locked
 
@@ -32,8 +33,12 @@ def publishing(run_folder: Path, final: Path) -> Iterator[Path]:
     """Yield a temporary path on the same file system; on success it becomes ``final``, on an error it is removed.
 
     ``final`` may be a file or a folder; what stood there is replaced only once the new result is complete.
+
+    Raises:
+        UsageError: ``final`` is a link, or lies outside ``run_folder``.
     """
-    workplace = run_folder / TEMPORARY / _own_name()
+    confined(run_folder, final)
+    workplace = confined(run_folder, run_folder / TEMPORARY / _own_name())
     workplace.mkdir(parents=True)
     try:
         draft = workplace / final.name
@@ -54,7 +59,8 @@ def publish_text(run_folder: Path, final: Path, text: str) -> None:
 
 def discard(run_folder: Path, final: Path) -> None:
     """Take a published result away: at once from its place, so that it is never half there, then for good."""
-    workplace = run_folder / TEMPORARY / _own_name()
+    confined(run_folder, final)
+    workplace = confined(run_folder, run_folder / TEMPORARY / _own_name())
     workplace.mkdir(parents=True)
     try:
         if final.exists():
@@ -70,6 +76,7 @@ def exclusive(run_folder: Path, name: str, wait_s: float = -1.0) -> Iterator[boo
 
     A lock dies with its process, so a killed holder does not block its successor (see :mod:`wsi_lmc.locks`).
     """
+    confined(run_folder, run_folder / LOCKS / f"{name}.lock")
     with locked(run_folder / LOCKS, name, wait_s) as held:
         yield held
 
@@ -96,7 +103,7 @@ def working(run_folder: Path, name: str) -> Iterator[None]:
     A killed process leaves its note behind; the next who works on ``name`` replaces it.
     """
     with exclusive(run_folder, name):
-        note = run_folder / WORKING / f"{name}.json"
+        note = confined(run_folder, run_folder / WORKING / f"{name}.json")
         note.parent.mkdir(exist_ok=True)
         note.write_text(json.dumps({"host": socket.gethostname(), "pid": os.getpid()}), encoding="utf-8")
         try:
@@ -131,6 +138,7 @@ def leftovers(run_folder: Path) -> list[Path]:
 def remove_leftovers(run_folder: Path) -> None:
     """Remove them; what belongs to other machines, or to nobody known, is not touched."""
     for path in leftovers(run_folder):
+        confined(run_folder, path)
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:
@@ -143,8 +151,8 @@ def prepare_output(folder: Path) -> None:
     Raises:
         UsageError: the folder cannot be created or written to.
     """
+    probe = confined(folder, folder / TEMPORARY / _own_name())
     try:
-        probe = folder / TEMPORARY / _own_name()
         probe.mkdir(parents=True)
         (probe / "probe").write_bytes(b"")
         shutil.rmtree(probe)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from wsi_lmc.cohort import SlideEntry
 from wsi_lmc.config import RUN_FILE, build, read_config
+from wsi_lmc.confinement import confined
 from wsi_lmc.embedding import EmbedConfig
 from wsi_lmc.errors import UsageError
 from wsi_lmc.publish import discard, working
@@ -61,7 +62,7 @@ def repair(out: Path, findings: Iterable[Finding], options: RunOptions) -> list[
     findings = list(findings)
     for finding in findings:
         if finding.remedy == "remove":
-            _remove(out / finding.path)
+            _remove(confined(out, out / finding.path))
     done: list[Outcome] = []
     for stage in STAGES:
         slides = sorted({of[1] for each in findings if (of := each.slide) and of[0] == stage and each.remedy})
@@ -112,6 +113,12 @@ def _entries(out: Path, slide_ids: Sequence[str]) -> list[SlideEntry]:
             f"the manifest of {out} has no {', '.join(missing[:5])}",
             "a row for each slide of the run",
             "Run the tile command again as it was.",
+        )
+    if any(known[slide_id].hidden for slide_id in slide_ids):
+        raise UsageError(
+            f"{out} knows its slides by pseudonyms only",
+            "the files themselves",
+            "Run the command again as it was, with --pseudonyms: it does what is missing or failed.",
         )
     return [known[slide_id] for slide_id in slide_ids]
 

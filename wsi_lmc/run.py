@@ -11,12 +11,22 @@ from typing import TYPE_CHECKING
 
 from wsi_lmc.cohort import SlideEntry
 from wsi_lmc.config import write_resolved
+from wsi_lmc.discretion import told_discreetly, told_mask
 from wsi_lmc.division import WHOLE, Shard
 from wsi_lmc.errors import UsageError
 from wsi_lmc.executor import Executor
 from wsi_lmc.featurestore import FeatureStore
 from wsi_lmc.passing import is_full
-from wsi_lmc.runfolder import Request, add_slides, list_slides, plan, prepare_run, record, write_table
+from wsi_lmc.runfolder import (
+    Request,
+    add_slides,
+    confine_results,
+    list_slides,
+    plan,
+    prepare_run,
+    record,
+    write_table,
+)
 from wsi_lmc.steps.outcome import Outcome
 from wsi_lmc.steps.tile import TileConfig, TileTask, tile_slide
 from wsi_lmc.tilestore import TileStore
@@ -60,11 +70,12 @@ def tile_cohort(slides: Sequence[SlideEntry], out: Path, config: TileConfig, opt
     prepare_run(out)
     add_slides(out, slides)
     write_resolved(out, {"tile": config})
-    mask = str(options.mask.resolve()) if options.mask else None
-    plan(out, "tile", Request(tuple(entry.slide_id for entry in slides), mask))
+    plan(out, "tile", Request(tuple(entry.slide_id for entry in slides), told_mask(options.mask, slides)))
     own = options.shard.take(slides, lambda entry: entry.slide_id)
     tasks = [TileTask(entry, out, config, masks.get(entry.slide_id), options.overwrite) for entry in own]
-    return collect(options.executor.run(tile_slide, tasks), out, [task.slide_id for task in tasks], options.on_outcome)
+    confine_results(out, "tile", {task.slide_id: task.results for task in tasks})
+    found = told_discreetly(options.executor.run(tile_slide, tasks), slides, masks)
+    return collect(found, out, [task.slide_id for task in tasks], options.on_outcome)
 
 
 @dataclass(frozen=True)
@@ -112,7 +123,8 @@ def embed_cohort(
     tasks = [
         EmbedTask(slide_id, sources[slide_id], out, encoder, sha256, config, options.overwrite) for slide_id in own
     ]
-    found = options.executor.run(embed_slide, tasks, on_gpu=True)
+    confine_results(out, "embed", {task.slide_id: [task.result] for task in tasks})
+    found = told_discreetly(options.executor.run(embed_slide, tasks, on_gpu=True), inputs.slides, masks)
     return collect(found, out, own, options.on_outcome)
 
 
@@ -127,7 +139,7 @@ def _request(inputs: EmbedInputs, slides: Sequence[str], encoder: str, out: Path
     folder = Path(encoder).resolve() if Path(encoder).is_dir() else None
     if folder is not None:
         encoder = (folder.relative_to(own) if folder.is_relative_to(own) else folder).as_posix()
-    return Request(tuple(slides), str(mask.resolve()) if mask else None, encoder, stores)
+    return Request(tuple(slides), told_mask(mask, inputs.slides), encoder, stores)
 
 
 def train_cohort(

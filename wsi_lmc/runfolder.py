@@ -5,36 +5,41 @@ killed run has lost nothing. ``slides.csv`` is derived from the records, and ``m
 and labels under its safe id. ``records/planned/`` holds what a stage was asked for, a file per cohort.
 """
 
-import csv
 import hashlib
-import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 from wsi_lmc.cohort import SlideEntry, read_manifest, write_manifest
+from wsi_lmc.confinement import confine
 from wsi_lmc.errors import UsageError
 from wsi_lmc.provenance import fingerprint
-from wsi_lmc.publish import exclusive, prepare_output, publish_text, publishing
+from wsi_lmc.publish import LOCKS, WORKING, exclusive, prepare_output, publish_text, publishing
+from wsi_lmc.spreadsheets import to_csv
 from wsi_lmc.steps.outcome import Outcome, Stage
 
 DEFAULT = Path("wsi-lmc-run")
 SLIDES, MANIFEST, RECORDS, LOGS = "slides.csv", "manifest.csv", "records", "logs"
 PLANNED = "planned"
+_OWN = (
+    SLIDES, MANIFEST, LOGS, WORKING, LOCKS, "run.yaml", ".parts",
+    "tiles", "contours", "overviews", "features", "stains",
+    f"{RECORDS}/tile", f"{RECORDS}/embed", f"{RECORDS}/{PLANNED}",
+)  # fmt: skip
+"""What a run writes into its folder."""
 STAGES: tuple[Stage, ...] = ("tile", "embed")
 _COLUMNS = (
     "slide_id", "stage", "state", "code", "reason", "remedy", "tiles", "mpp", "mpp_source", "seconds",
 )  # fmt: skip
 _SEAL = "sealed"
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def prepare_run(out: Path, inputs: Sequence[str] = ()) -> None:
     """Create the run folder, before any work, unless it lies inside an input folder.
 
     Raises:
-        UsageError: it does, or it cannot be written to.
+        UsageError: it does, or it cannot be written to, or something in it is a link.
     """
     for text in inputs:
         folder = Path(text).resolve()
@@ -43,15 +48,38 @@ def prepare_run(out: Path, inputs: Sequence[str] = ()) -> None:
                 f"output {out} lies inside the input {text}", "an output of its own", "Choose a folder outside with -o."
             )
     prepare_output(out)
+    confine(out, (out / name for name in _OWN))
 
 
 def add_slides(out: Path, entries: Iterable[SlideEntry]) -> None:
-    """Put slides into the run's manifest; rows of other slides stay, rows of the same id are replaced."""
+    """Put slides into the run's manifest; rows of other slides stay, rows of the same id are replaced.
+
+    Raises:
+        UsageError: some slides would have pseudonyms, and others not: who compares them could tell whose they are.
+    """
+    entries = list(entries)
     with exclusive(out, "manifest"):
         known = {entry.slide_id: entry for entry in list_slides(out)}
+        if len({entry.hidden for entry in (*known.values(), *entries)}) > 1:
+            hidden = not entries[0].hidden
+            raise UsageError(
+                f"slides of {out} have {'pseudonyms' if hidden else 'their own names'}, those given now have not",
+                "one kind of names in a run folder",
+                "Pass --pseudonyms." if hidden else "Choose another folder with -o.",
+            )
         known |= {entry.slide_id: entry for entry in entries}
         with publishing(out, out / MANIFEST) as draft:
             write_manifest(draft, sorted(known.values(), key=lambda entry: entry.slide_id))
+
+
+def confine_results(out: Path, stage: Stage, results: Mapping[str, Sequence[Path]]) -> None:
+    """Check, before any work, where slides' results (by id) and records of a stage will be written.
+
+    Raises:
+        UsageError: one of them is a link, or lies behind one.
+    """
+    for slide_id, paths in results.items():
+        confine(out, (*paths, record_path(out, stage, slide_id), _log_path(out, stage, slide_id)))
 
 
 def list_slides(out: Path) -> list[SlideEntry]:
@@ -129,7 +157,7 @@ def record(out: Path, outcome: Outcome) -> None:
     values = asdict(outcome)
     publish_text(out, path, json.dumps({**values, _SEAL: fingerprint(values)}, indent=1) + "\n")
     if outcome.detail:
-        publish_text(out, out / LOGS / f"{outcome.stage}-{outcome.slide_id}.txt", outcome.detail)
+        publish_text(out, _log_path(out, outcome.stage, outcome.slide_id), outcome.detail)
 
 
 def outcomes(out: Path, stage: Stage) -> list[Outcome]:
@@ -152,17 +180,16 @@ def derive_table(out: Path) -> str:
             earlier = rows.get(outcome.slide_id)
             if earlier is None or earlier.state != "failed" or outcome.state != "failed":
                 rows[outcome.slide_id] = outcome
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_COLUMNS)
-    for slide_id in sorted(rows):
-        writer.writerow([_cell(getattr(rows[slide_id], column)) for column in _COLUMNS])
-    return text.getvalue()
+    return to_csv(_COLUMNS, ([getattr(rows[slide_id], column) for column in _COLUMNS] for slide_id in sorted(rows)))
 
 
 def record_path(out: Path, stage: Stage, slide_id: str) -> Path:
     """Where the record of a slide's stage lies."""
     return out / RECORDS / stage / f"{slide_id}.json"
+
+
+def _log_path(out: Path, stage: Stage, slide_id: str) -> Path:
+    return out / LOGS / f"{stage}-{slide_id}.txt"
 
 
 def _digest(text: str) -> str:
@@ -184,13 +211,3 @@ def read_record(path: Path) -> Outcome | None:
     if not whole or set(values) != {each.name for each in fields(Outcome)}:
         return None
     return Outcome(**values)
-
-
-def _cell(value: object) -> str:
-    """A cell; text that a spreadsheet would run as a formula gets an apostrophe in front."""
-    if value is None:
-        return ""
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    text = str(value)
-    return f"'{text}" if isinstance(value, str) and text.startswith(_FORMULA) else text

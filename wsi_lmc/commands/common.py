@@ -34,6 +34,12 @@ Cluster = Annotated[
 Insecure = Annotated[bool, typer.Option("--insecure-scheduler", help="Allow a remote scheduler without TLS.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Make results anew that differ from what is asked for.")]
 Mask = Annotated[Path | None, typer.Option(help="Tissue outline to use: a GeoJSON, or a folder of <slide_id>.geojson.")]
+Pseudonyms = Annotated[
+    Path | None,
+    typer.Option(
+        help="CSV with columns slide and slide_id (and patient): ids of the slides, whose own names appear nowhere."
+    ),
+]
 ShardText = Annotated[
     str | None,
     typer.Option(

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from wsi_lmc.commands.common import Crew, Quiet, Workers, interruptible
+from wsi_lmc.commands.common import Crew, Pseudonyms, Quiet, Workers, interruptible
 from wsi_lmc.demo import DemoConfig, Hearers, run_demo
 from wsi_lmc.encoder import Architecture
 from wsi_lmc.evaluation import report_text
@@ -31,6 +31,7 @@ def command(
     mpp: Annotated[
         float | None, typer.Option(help="Microns per level-0 pixel of slides whose files state none.")
     ] = None,
+    pseudonyms: Pseudonyms = None,
     workers: Workers = None,
     quiet: Quiet = False,
 ) -> None:
@@ -39,7 +40,7 @@ def command(
     Without slides on a small synthetic cohort of two sites, which needs no data and no network.
     """
     prepare_run(output, slides or [])
-    config = DemoConfig(steps=steps, architecture=encoder, seed=seed, tile=TileConfig(mpp=mpp))
+    config = DemoConfig(steps=steps, architecture=encoder, seed=seed, tile=TileConfig(mpp=mpp), pseudonyms=pseudonyms)
     with Crew(workers).executor(2) as executor, ProgressReport("train", steps, quiet) as progress:
 
         def heard(step: StepReport) -> None:

@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from wsi_lmc.cluster import LocalWorkers
-from wsi_lmc.cohort import find_slides
 from wsi_lmc.commands.common import (
     Cluster,
     ConfigFile,
@@ -17,6 +16,7 @@ from wsi_lmc.commands.common import (
     Mask,
     Output,
     Overwrite,
+    Pseudonyms,
     Quiet,
     Scheduler,
     ShardText,
@@ -32,6 +32,7 @@ from wsi_lmc.embedding import EmbedConfig
 from wsi_lmc.encoder import visible_gpus
 from wsi_lmc.errors import UsageError
 from wsi_lmc.progress import ProgressReport
+from wsi_lmc.pseudonyms import find_named_slides
 from wsi_lmc.run import EmbedInputs, RunOptions, embed_cohort, find_stores, holds_stores
 from wsi_lmc.runfolder import DEFAULT, prepare_run
 from wsi_lmc.steps.tile import TileConfig
@@ -56,6 +57,7 @@ def command(
     output: Output = DEFAULT,
     config: ConfigFile = None,
     mask: Mask = None,
+    pseudonyms: Pseudonyms = None,
     overwrite: Overwrite = False,
     shard: ShardText = None,
     workers: Workers = None,
@@ -77,7 +79,11 @@ def command(
     named = inputs or [str(DEFAULT)]
     stores = find_stores([Path(text) for text in named if holds_stores(Path(text))])
     slides = [text for text in named if not holds_stores(Path(text))]
-    entries = find_slides(slides) if slides else []
+    if pseudonyms is not None and not slides:
+        raise UsageError(
+            "--pseudonyms without slides", "slides to read on the fly", "Tile stores have their ids already."
+        )
+    entries = find_named_slides(slides, pseudonyms, output) if slides else []
     prepare_run(output, slides)
     what = EmbedInputs(stores, entries, resolve("tile", TileConfig, config, given))
     total = share.size(len(stores) + len(entries))

@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from wsi_lmc.cohort import find_slides
 from wsi_lmc.commands.common import (
     Cluster,
     ConfigFile,
@@ -14,6 +13,7 @@ from wsi_lmc.commands.common import (
     Mask,
     Output,
     Overwrite,
+    Pseudonyms,
     Quiet,
     Scheduler,
     ShardText,
@@ -26,6 +26,7 @@ from wsi_lmc.commands.common import (
 )  # fmt: skip
 from wsi_lmc.division import WHOLE, parse_shard
 from wsi_lmc.progress import ProgressReport
+from wsi_lmc.pseudonyms import find_named_slides
 from wsi_lmc.run import CHECKPOINT, RunOptions, tile_cohort
 from wsi_lmc.runfolder import DEFAULT, prepare_run
 from wsi_lmc.steps.tile import TileConfig
@@ -38,6 +39,7 @@ def command(
     output: Output = DEFAULT,
     config: ConfigFile = None,
     mask: Mask = None,
+    pseudonyms: Pseudonyms = None,
     overwrite: Overwrite = False,
     shard: ShardText = None,
     workers: Workers = None,
@@ -55,7 +57,7 @@ def command(
     settings = resolve("tile", TileConfig, config, given)
     share = parse_shard(shard, os.environ)
     jobs = jobs_for("cpu", cluster, scheduler)
-    entries = find_slides(slides)
+    entries = find_named_slides(slides, pseudonyms, output)
     total = share.size(len(entries))
     prepare_run(output, slides)
     with (

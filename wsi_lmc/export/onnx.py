@@ -1,5 +1,6 @@
 """An encoder as one ONNX file, for runtimes that know no torch: RGB tiles as bytes in, features out."""
 
+import os
 import warnings
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,6 +11,7 @@ from wsi_lmc.backends import FeaturesModule
 from wsi_lmc.encoder import Encoder
 from wsi_lmc.errors import UsageError
 
+_STACK = "pkg.torch.onnx.stack_trace"  # names files by their paths on this machine
 _OPSET = 20  # knows Gelu; ONNX Runtime reads it since 1.17
 
 
@@ -23,7 +25,7 @@ def export_onnx(encoder: Encoder, path: Path) -> None:
     Raises:
         UsageError: the packages of the extra ``onnx`` are not there, or ``path`` exists.
     """
-    if path.exists():
+    if os.path.lexists(path):
         raise UsageError(f"{path} exists", "a new file", "Name another with -o.")
     example = torch.zeros(2, encoder.input_px, encoder.input_px, 3, dtype=torch.uint8)
     try:
@@ -45,6 +47,8 @@ def export_onnx(encoder: Encoder, path: Path) -> None:
         ) from error
     if program is None:
         raise RuntimeError("torch exported nothing")
+    for node in (node for graph in program.model.graphs() for node in graph):
+        node.metadata_props.pop(_STACK, None)
     about = {"wsi_lmc_encoder": encoder.name, "sha256": encoder.sha256, "trained_mpp": str(encoder.trained_mpp or "")}
     program.model.metadata_props.update(about)
     path.parent.mkdir(parents=True, exist_ok=True)

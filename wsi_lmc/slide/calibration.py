@@ -5,6 +5,7 @@ quote the file and this module judges.
 """
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,6 +14,7 @@ from wsi_lmc.slide.reader import MppStatement
 from wsi_lmc.units import Mpp
 
 SMALLEST, LARGEST = 0.05, 10.0
+_NUMERIC = re.compile(r"[0-9eE+., -]{0,40}|[+-]?(nan|inf)", re.IGNORECASE)
 _AGREE = 0.02  # relative; the tolerance within which a level counts as native, too
 
 
@@ -91,5 +93,10 @@ def _refuse(statements: tuple[MppStatement, ...]) -> Calibration:
     remedy = "Give the scanner's value with --mpp, or per slide in the manifest's column mpp."
     if not statements:
         raise SlideError("mpp_missing", "the file states no pixel size", "microns per pixel", remedy)
-    said = "; ".join(f"{statement.source} = {statement.x!r}, {statement.y!r}" for statement in statements)
+    said = "; ".join(f"{statement.source} = {_quoted(statement.x)}, {_quoted(statement.y)}" for statement in statements)
     raise SlideError("mpp_invalid", f"unusable pixel size {said}", f"{SMALLEST} to {LARGEST} um/px", remedy)
+
+
+def _quoted(text: str) -> str:
+    """A value of the file, for a message; what is no number is not told, since it may be anything, even a name."""
+    return repr(text) if _NUMERIC.fullmatch(text) else "no number"

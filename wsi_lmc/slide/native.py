@@ -43,13 +43,16 @@ class NativeTiles:
         return all(self._looks_whole(room) for room in rooms)
 
     def _looks_whole(self, jpeg: UInt8[np.ndarray, " _"]) -> bool:
-        """Whether a file may be whole; one that begins as another did, up to its compressed data, has its size."""
+        """Whether a file may be whole; one that begins as another did, up to its compressed data, has its size.
+
+        What a header says beside how to decode the file is blanked.
+        """
         header = self._header
         if header and jpeg[-2:].tobytes() == END and jpeg[: len(header)].tobytes() == header:
             return True
         if not looks_whole(jpeg, self._table.segment):
             return False
-        self._header = jpeg[: _header_length(jpeg.tobytes())].tobytes()
+        self._header = jpeg[: _silence(jpeg)].tobytes()
         return True
 
     def files(self, part: slice) -> list[bytes | None]:
@@ -61,15 +64,41 @@ class NativeTiles:
         return found
 
 
-def _header_length(jpeg: bytes) -> int:
-    """Bytes of a JPEG before its compressed data, tables and size among them; 0 where its markers do not lead there."""
+def _silence(jpeg: UInt8[np.ndarray, " _"]) -> int:
+    """Blank comments and what applications have put into a JPEG's header: cameras and scanners may name people there.
+
+    Its length and its pixels stay. Of JFIF and Adobe markers, those few bytes stay that decoders look at. Returns how
+    many bytes stand before the compressed data; 0 where the markers do not lead there.
+    """
+    segments = _header_segments(jpeg.tobytes())
+    for name, content in segments:
+        if name == _COMMENT or name in _APPLICATIONS:
+            text = jpeg[content]
+            text[_needed(name, text.tobytes()) :] = 0
+    return segments[-1][1].stop if segments else 0
+
+
+def _needed(name: int, content: bytes) -> int:
+    """How many bytes of an application's segment decoders look at."""
+    known = {0xE0: (b"JFIF\0", 12), 0xEE: (b"Adobe", 12)}
+    begins, length = known.get(name, (b"", 0))
+    return length if content.startswith(begins) else 0
+
+
+def _header_segments(jpeg: bytes) -> list[tuple[int, slice]]:
+    """Markers of a JPEG and their contents, up to its compressed data; none where they do not lead there."""
+    found: list[tuple[int, slice]] = []
     at = len(START)
     while len(jpeg) > at + 4 and jpeg[at] == _MARKER:
-        length = 2 + int.from_bytes(jpeg[at + 2 : at + 4], "big")
+        if jpeg[at + 1] == _MARKER:  # filled up
+            at += 1
+            continue
+        stop = at + 2 + int.from_bytes(jpeg[at + 2 : at + 4], "big")
+        found.append((jpeg[at + 1], slice(at + 4, stop)))
         if jpeg[at + 1] == _SCAN:
-            return at + length
-        at += length
-    return 0
+            return found
+        at = stop
+    return []
 
 
-_MARKER, _SCAN = 0xFF, 0xDA
+_MARKER, _SCAN, _COMMENT, _APPLICATIONS = 0xFF, 0xDA, 0xFE, range(0xE0, 0xF0)

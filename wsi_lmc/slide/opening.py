@@ -1,5 +1,6 @@
 """Opening a slide: choose a reader, find out why a file will not open, calibrate."""
 
+import logging
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Literal
 import openslide
 import tifffile
 
-from wsi_lmc.errors import SlideError
+from wsi_lmc.errors import SlideError, without_quotes
 from wsi_lmc.passing import from_text
 from wsi_lmc.slide.calibration import GivenMpp, calibrate
 from wsi_lmc.slide.direct_reader import DirectReader
@@ -74,6 +75,7 @@ def check_file(path: Path) -> None:
     Raises:
         SlideError: ``missing``, ``not_a_file``, ``empty_file`` or ``damaged`` (a TIFF that lost its end).
     """
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # its messages name files and quote them; ours have codes
     try:
         status = path.stat()
     except OSError as error:
@@ -100,7 +102,7 @@ def _check_tiff_is_whole(path: Path, size: int) -> None:
             ]
     except PARSE_ERRORS as error:
         raise SlideError(
-            "damaged", f"unreadable TIFF directory in {path.name}: {error}", "a whole TIFF", again
+            "damaged", f"unreadable TIFF directory in {path.name}: {_said(error, path)}", "a whole TIFF", again
         ) from error
     if max(ends, default=0) > size:
         raise SlideError("damaged", f"{path.name} ends at byte {size}", f"{max(ends)} bytes at least", again)
@@ -155,11 +157,11 @@ def _open_reader(path: Path, reader: ReaderName) -> Reader:
     except openslide.OpenSlideUnsupportedFormatError as error:
         if reader in ("auto", "direct") and _magic(path)[:4] in _TIFF_MAGIC:
             return _open_tiffslide(path)
-        raise _unsupported(path, str(error)) from error
+        raise _unsupported(path, _said(error, path)) from error
     except openslide.OpenSlideError as error:
         raise SlideError(
             "damaged",
-            f"OpenSlide: {_without_folder(error, path)}",
+            f"OpenSlide: {_said(error, path)}",
             "a readable slide",
             "Copy it again or leave it out.",
         ) from (from_text(str(error)) or error)
@@ -180,7 +182,7 @@ def _open_tiffslide(path: Path) -> Reader:
         return TiffSlideReader(path)
     except PARSE_ERRORS as error:
         raise SlideError(
-            "unsupported", f"tiffslide: {_without_folder(error, path)}", "a TIFF slide", "Try --reader openslide."
+            "unsupported", f"tiffslide: {_said(error, path)}", "a TIFF slide", "Try --reader openslide."
         ) from error
 
 
@@ -215,5 +217,6 @@ def _magic(path: Path) -> bytes:
         ) from error
 
 
-def _without_folder(error: Exception, path: Path) -> str:
-    return str(error).replace(str(path), path.name)
+def _said(error: Exception, path: Path) -> str:
+    """What a library says, without the folder and without what it quotes."""
+    return without_quotes(str(error).replace(str(path), path.name))

@@ -1,5 +1,6 @@
 """Slides through tiffslide: pure Python over tifffile, for TIFF families OpenSlide does not open."""
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,13 +23,14 @@ class TiffSlideReader:
     name = "tiffslide"
 
     def __init__(self, path: Path) -> None:
-        self._slide = tiffslide.TiffSlide(path)
-        self._properties: dict[str, Any] = dict(self._slide.properties)
-        try:
-            self.read(SlidePoint(0, 0), 0, LevelSize(1, 1))
-        except ReadError as error:
-            self._slide.close()
-            raise ValueError(str(error)) from error
+        with ExitStack() as opened:  # it stays open only where all of it can be used
+            self._slide = opened.enter_context(tiffslide.TiffSlide(path))
+            self._properties: dict[str, Any] = dict(self._slide.properties)
+            try:
+                self.read(SlidePoint(0, 0), 0, LevelSize(1, 1))
+            except ReadError as error:
+                raise ValueError(str(error)) from error
+            opened.pop_all()
 
     @property
     def vendor(self) -> str:

@@ -52,6 +52,11 @@ class EmbedTask:
         """Which stage this belongs to."""
         return "embed"
 
+    @property
+    def result(self) -> Path:
+        """The feature store that is written."""
+        return self.out / "features" / f"{self.slide_id}.zarr"
+
 
 def embed_slide(task: EmbedTask) -> Outcome | Split[EmbedTask]:
     """Embed one slide; from its tile store and straight from the slide the pixels, and so the features, are the same.
@@ -67,7 +72,7 @@ def embed_slide(task: EmbedTask) -> Outcome | Split[EmbedTask]:
     if task.part is not None:
         return _embed_part(task, task.part)
     began = time.monotonic()
-    final = task.out / "features" / f"{task.slide_id}.zarr"
+    final = task.result
     with working(task.out, f"embed-{task.slide_id}"):
         identity = _identity(task)
         finished = _finished(final, identity, task.overwrite)

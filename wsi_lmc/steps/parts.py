@@ -14,6 +14,7 @@ from jaxtyping import Float, UInt8
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from wsi_lmc.confinement import confined
 from wsi_lmc.publish import publishing
 
 FOLDER = ".parts"
@@ -59,7 +60,7 @@ class Parts:
 
 def remove_parts(out: Path, slide_id: str) -> None:
     """Remove a slide's blocks, those of other settings, too: it is published."""
-    shutil.rmtree(out / FOLDER / slide_id, ignore_errors=True)
+    shutil.rmtree(confined(out, out / FOLDER / slide_id), ignore_errors=True)
 
 
 def _sha256(features: np.ndarray, valid: np.ndarray) -> str:

@@ -75,6 +75,13 @@ class TileTask:
         """Which stage this belongs to."""
         return "tile"
 
+    @property
+    def results(self) -> tuple[Path, Path, Path]:
+        """What is written: the tile store, the outline, the overview."""
+        folders = (("tiles", "zarr"), ("contours", "geojson"), ("overviews", "jpg"))
+        store, outline, overview = (self.out / folder / f"{self.slide_id}.{suffix}" for folder, suffix in folders)
+        return store, outline, overview
+
 
 def tile_slide(task: TileTask) -> Outcome:
     """Cut one slide: contour, overview, then the store, each published whole; nothing where it is done already.
@@ -84,7 +91,7 @@ def tile_slide(task: TileTask) -> Outcome:
     """
     began = time.monotonic()
     refuse_duplicate(task.entry)
-    final = task.out / "tiles" / f"{task.slide_id}.zarr"
+    final = task.results[0]
     with working(task.out, f"tile-{task.slide_id}"):
         check_file(task.entry.path)
         identity = tile_identity(task)
@@ -94,7 +101,7 @@ def tile_slide(task: TileTask) -> Outcome:
             return replace(outcome, fresh=False, seconds=time.monotonic() - began)
         with open_task_slide(task) as slide:
             grid, mask, overview = plan_tiles(task, slide)
-            tissue = {"source": task.mask.name if task.mask else "detected", "threshold": mask.threshold}
+            tissue = {"source": "given" if task.mask else "detected", "threshold": mask.threshold}
             outline = _outline(task, slide, mask)
             given = {"outline_given": task.mask is not None, "outline_sha256": _sha256(outline)}
             attributes: Attributes = {"tissue": tissue | asdict(task.config.tissue), **identity, **given}
@@ -195,8 +202,9 @@ def _outline(task: TileTask, slide: Slide, mask: TissueMask) -> bytes:
 def _publish_eyes(task: TileTask, outline: bytes, grid: TileGrid, found: tuple[TissueMask, Overview]) -> None:
     """What a person looks at: the outline and the overview."""
     mask, overview = found
-    publish_text(task.out, task.out / "contours" / f"{task.slide_id}.geojson", outline.decode())
-    with publishing(task.out, task.out / "overviews" / f"{task.slide_id}.jpg") as draft:
+    _, for_outline, for_overview = task.results
+    publish_text(task.out, for_outline, outline.decode())
+    with publishing(task.out, for_overview) as draft:
         write_jpeg(draft, draw_overview(overview, mask, grid))
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from wsi_lmc.checkpoint import EVENTS, METRICS, MetricsLog, newest_valid_state, save_state
+from wsi_lmc.confinement import confine
 from wsi_lmc.encoder import ENCODER_FOLDER
 from wsi_lmc.errors import UsageError
 from wsi_lmc.provenance import to_json
@@ -49,7 +50,12 @@ class Journal:
 
 
 def prepare_folder(out: Path, start: Start) -> None:
-    """Refuse to mix two trainings; remove the earlier one where that was asked for."""
+    """Refuse to mix two trainings; remove the earlier one where that was asked for.
+
+    Raises:
+        UsageError: there is an earlier one that was not mentioned, or what would be written to is a link.
+    """
+    confine(out, (out / name for name in (ENCODER_FOLDER, EVENTS, METRICS, PROVENANCE)))
     present = sorted(path for path in out.iterdir() if not path.name.startswith(".") and path.name not in _BY_OTHERS)
     if start == "new" and present:
         names = ", ".join(path.name for path in present[:3])
