@@ -1,11 +1,13 @@
 """Slides through OpenSlide: every format it knows, one tile at a time."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import openslide
 from jaxtyping import UInt8
 
+from wsi_lmc.slide.limits import check_segments
 from wsi_lmc.slide.reader import MppStatement, ReadError, resolution_statement
 from wsi_lmc.units import LevelSize, SlideBox, SlidePoint, SlideSize
 
@@ -15,6 +17,9 @@ class OpenSlideReader:
 
     After one undecodable tile every later read on the same handle fails (OpenSlide latches the error), so whoever
     catches :class:`ReadError` opens a new reader.
+
+    Raises:
+        SlideError: ``too_large``, where its native tiles are.
     """
 
     name = "openslide"
@@ -24,6 +29,7 @@ class OpenSlideReader:
         # Asked now: after a tile that cannot be decoded a handle refuses every question.
         self._properties = dict(self._slide.properties)
         self._level_sizes = tuple(LevelSize(width, height) for width, height in self._slide.level_dimensions)
+        check_segments(path.name, self._native_tiles(), 4)  # as it decodes to RGBA
 
     @property
     def vendor(self) -> str:
@@ -76,6 +82,12 @@ class OpenSlideReader:
         except openslide.OpenSlideError as error:
             raise ReadError(str(error)) from error
         return np.asarray(image)
+
+    def _native_tiles(self) -> Iterator[LevelSize]:
+        for level in range(len(self._level_sizes)):
+            sides = [self._properties.get(f"openslide.level[{level}].tile-{side}") for side in ("width", "height")]
+            if None not in sides:
+                yield LevelSize(*(int(str(side)) for side in sides))
 
     def close(self) -> None:
         """Release the file."""

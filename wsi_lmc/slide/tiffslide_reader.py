@@ -8,6 +8,7 @@ import tifffile
 import tiffslide
 from jaxtyping import UInt8
 
+from wsi_lmc.slide.limits import check_segments
 from wsi_lmc.slide.reader import MppStatement, ReadError, resolution_statement
 from wsi_lmc.units import LevelSize, SlideBox, SlidePoint
 
@@ -17,6 +18,7 @@ class TiffSlideReader:
 
     Raises:
         ValueError: its pixels are not 8-bit RGB, or its very first one cannot be decoded.
+        SlideError: ``too_large``, where its native tiles are.
     """
 
     name = "tiffslide"
@@ -24,6 +26,8 @@ class TiffSlideReader:
     def __init__(self, path: Path) -> None:
         self._slide = tiffslide.TiffSlide(path)
         self._properties: dict[str, Any] = dict(self._slide.properties)
+        chunks = [self._level(level).chunks for level in range(len(self.level_sizes))]
+        check_segments(path.name, (LevelSize(int(c[1]), int(c[0])) for c in chunks), 3)
         try:
             self.read(SlidePoint(0, 0), 0, LevelSize(1, 1))
         except ReadError as error:
@@ -85,15 +89,17 @@ class TiffSlideReader:
 
     def _pixels(self, x: int, y: int, level: int, size: LevelSize) -> UInt8[np.ndarray, "h w 3"]:
         """RGB of a box that lies inside the level, ``x``, ``y`` and ``size`` in level pixels."""
-        series = self._slide.ts_zarr_grp
         try:
-            array = cast(Any, series[str(level)] if hasattr(series, "keys") else series)
-            pixels = np.asarray(array[y : y + size.height, x : x + size.width])
+            pixels = np.asarray(self._level(level)[y : y + size.height, x : x + size.width])
         except (ValueError, RuntimeError, OSError, KeyError, tifffile.TiffFileError) as error:
             raise ReadError(str(error)) from error
-        if pixels.ndim != 3 or pixels.shape[2] < 3 or pixels.dtype != np.uint8:
+        if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
             raise ReadError(f"pixels are {pixels.dtype} {pixels.shape}, expected 8-bit RGB")
-        return pixels[..., :3]
+        return pixels
+
+    def _level(self, level: int) -> Any:  # noqa: ANN401  zarr's array, untyped by tiffslide
+        series = self._slide.ts_zarr_grp
+        return cast(Any, series)[str(level)] if hasattr(series, "keys") else series
 
     def close(self) -> None:
         """Release the file."""
