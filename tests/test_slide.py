@@ -13,6 +13,7 @@ import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.tiffs import Kind, write_tiff
 from wsi_lmc.errors import SlideError
 from wsi_lmc.slide import (
     GivenMpp,
@@ -304,6 +305,30 @@ def test_a_slide_goes_on_after_an_unreadable_tile(tmp_path: Path, small_cohort: 
         np.testing.assert_array_equal(
             good.pixels, whole.read_level(SlidePoint(256, 256), 0, LevelSize(256, 256)).pixels
         )
+
+
+@pytest.mark.parametrize("reader", ["openslide", "direct"])
+def test_an_overview_marks_what_cannot_be_decoded_and_nothing_else(tmp_path: Path, reader: ReaderName) -> None:
+    """A damaged tile used to blank a block of 2,048 pixels, in which tissue was lost in silence."""
+    ramp = np.add.outer(np.arange(2304) // 32, np.arange(3328) // 32).astype(np.uint8)
+    path = tmp_path / "x.tif"
+    write_tiff(path, [np.stack([ramp, ramp // 2, 255 - ramp], -1)], Kind())
+    with tifffile.TiffFile(path) as file:
+        offset, count = file.pages.first.dataoffsets[13 * 4 + 7], file.pages.first.databytecounts[13 * 4 + 7]
+    with open_slide(path, options=ReadOptions(reader)) as slide:
+        whole = slide.overview(8.0)
+    with path.open("r+b") as raw:
+        raw.seek(offset)
+        raw.write(bytes(count))
+    with open_slide(path, options=ReadOptions(reader)) as slide:
+        overview = slide.overview(8.0)
+    assert whole.unreadable is None
+    assert overview.unreadable is not None
+    marked = np.zeros_like(overview.unreadable)
+    marked[4 * 16 : 5 * 16, 7 * 16 : 8 * 16] = True
+    np.testing.assert_array_equal(overview.unreadable, marked)
+    np.testing.assert_array_equal(overview.pixels[~marked], whole.pixels[~marked])
+    assert (overview.pixels[marked] == 255).all()
 
 
 def test_what_is_recorded_of_a_slide_names_nobody(small_cohort: Path) -> None:

@@ -76,6 +76,19 @@ def test_glass_that_reaches_the_edge_is_no_hole() -> None:
     assert tissue_of(_stained(tiny, (slice(None), slice(10, 33))), 8.0, CONFIG)[0].mean() == pytest.approx(0.7, abs=0.1)
 
 
+def test_what_cannot_be_decoded_counts_as_tissue() -> None:
+    pixels = _stained(_picture(), (slice(40, 150), slice(180, 290)))
+    found, threshold = tissue_of(pixels, 8.0, CONFIG)
+    damaged = np.zeros(found.shape, bool)
+    damaged[60:90, 200:230] = True  # in the tissue
+    damaged[:40, :50] = True  # in the glass
+    pixels[damaged] = 255
+    mask, same = tissue_of(pixels, 8.0, CONFIG, damaged)
+    assert mask[damaged].all()
+    assert (mask[~damaged] == found[~damaged]).mean() > 0.995
+    assert same == pytest.approx(threshold, rel=0.1)
+
+
 @pytest.mark.real
 @pytest.mark.parametrize("tile_mpp", [0.25, 0.5])
 def test_agrees_with_a_mask_drawn_in_qupath(real_slides: Path, tile_mpp: float) -> None:

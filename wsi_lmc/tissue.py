@@ -46,27 +46,33 @@ def find_tissue(slide: Slide, config: TissueConfig) -> tuple[TissueMask, Overvie
     """Find tissue on an overview of the slide; also returns the overview, for pictures.
 
     Otsu's threshold on the logarithm of the blurred saturation, held between two limits: on a slide of bare glass, or
-    of nothing but tissue, Otsu splits noise or stain.
+    of nothing but tissue, Otsu splits noise or stain. What cannot be decoded counts as tissue: its tiles are recorded
+    as unreadable, and too many of them fail the slide, instead of being lost in silence.
     """
     overview = slide.overview(config.overview_mpp)
     um = overview.downsample[0] * slide.geometry.mpp.mean
-    mask, threshold = tissue_of(overview.pixels, um, config)
+    mask, threshold = tissue_of(overview.pixels, um, config, overview.unreadable)
     return TissueMask(mask, overview.downsample, threshold), overview
 
 
 def tissue_of(
-    pixels: UInt8[np.ndarray, "y x 3"], um: float, config: TissueConfig
+    pixels: UInt8[np.ndarray, "y x 3"],
+    um: float,
+    config: TissueConfig,
+    unreadable: Bool[np.ndarray, "y x"] | None = None,
 ) -> tuple[Bool[np.ndarray, "y x"], float]:
-    """Tissue mask of RGB pixels of ``um`` microns, and the saturation threshold found."""
+    """Tissue mask of RGB pixels of ``um`` microns, and the saturation threshold found; ``unreadable`` are tissue."""
     foreign = pen_or_black(pixels)
     saturation = saturation_of(pixels).astype(np.float32)
     saturation[foreign] = 0  # before the blur, so that a pen mark does not spread into its surroundings
     smooth = cv2.GaussianBlur(saturation, (0, 0), max(config.smooth_um / um, 0.3))
-    candidates = smooth[~foreign]
+    candidates = smooth[~foreign] if unreadable is None else smooth[~(foreign | unreadable)]
     flat = candidates.size == 0 or candidates.min() == candidates.max()
     found = 0.0 if flat else float(np.expm1(threshold_otsu(np.log1p(candidates))))
     threshold = float(min(max(found, config.lowest_threshold), config.highest_threshold))
     mask = (smooth > threshold) & ~foreign
+    if unreadable is not None:
+        mask |= unreadable
     pixel_um2 = um * um
     mask = _without_small(mask, config.min_object_um2 / pixel_um2)
     glass = np.pad(~mask, 1, constant_values=True)  # glass that reaches the slide's edge is no hole
