@@ -1,5 +1,6 @@
 """An open, calibrated slide: tiles at a wanted mpp, many at a time, and an overview streamed in bounded memory."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
@@ -25,6 +26,7 @@ Reduction = Literal["no", "dct", "area"]
 
 Take = Callable[[int, UInt8[np.ndarray, "h w 3"]], None]
 
+_MOST_OVERVIEW_PX = 64_000_000  # at 8 um 64 x 64 mm: finer, only huge or wrongly calibrated slides would need more
 _BLOCK_TILES = 32  # tiles that are held at full size at a time, to be reduced by area
 
 
@@ -148,9 +150,11 @@ class Slide:
         """The slide reduced by area to the coarsest whole reduction of a level that is not coarser than ``mpp``.
 
         Read piece by piece from the coarsest level that suffices, so a slide of one level needs no more memory than
-        others. What cannot be decoded is background, and marked.
+        others; beyond 64 million pixels it gets coarser. What cannot be decoded is background, and marked.
         """
         geometry = self.geometry
+        least = math.sqrt(geometry.size.width * geometry.size.height / _MOST_OVERVIEW_PX)
+        mpp = max(mpp, geometry.mpp.mean * least)
         fit = [n for n in range(len(geometry.downsamples)) if geometry.level_mpp(n).mean <= mpp]
         level = fit[-1] if fit else 0
         factor = whole_reduction(mpp / geometry.level_mpp(level).mean)
