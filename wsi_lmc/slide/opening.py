@@ -17,6 +17,7 @@ from wsi_lmc.slide.handles import HandlePool
 from wsi_lmc.slide.openslide_reader import OpenSlideReader
 from wsi_lmc.slide.proof import compare
 from wsi_lmc.slide.reader import Reader
+from wsi_lmc.slide.samples import check_samples
 from wsi_lmc.slide.segments import PARSE_ERRORS, read_tables
 from wsi_lmc.slide.slide import Resample, Slide, Sources
 from wsi_lmc.slide.tiffslide_reader import TiffSlideReader
@@ -51,6 +52,8 @@ def open_slide(
     source = _open_reader(path, options.reader)
     try:
         _check_levels(path, source.level_sizes)
+        if _is_tiff(path):
+            check_samples(path, source.level_sizes[0])
         calibration = calibrate(source.mpp_statements(), given)
     except SlideError:
         source.close()
@@ -84,7 +87,7 @@ def check_file(path: Path) -> None:
         raise SlideError("not_a_file", f"{path.name} is no regular file", "a slide file", "Give the file itself.")
     if status.st_size == 0:
         raise SlideError("empty_file", f"{path.name} has 0 bytes", "a slide", "Copy the slide again.")
-    if _magic(path)[:4] in TIFF_MAGIC:
+    if _is_tiff(path):
         check_directories(path, status.st_size)
         _check_tiff_is_whole(path, status.st_size)
 
@@ -155,7 +158,7 @@ def _open_reader(path: Path, reader: ReaderName) -> Reader:
     try:
         return OpenSlideReader(path)
     except openslide.OpenSlideUnsupportedFormatError as error:
-        if reader in ("auto", "direct") and _magic(path)[:4] in TIFF_MAGIC:
+        if reader in ("auto", "direct") and _is_tiff(path):
             return _open_tiffslide(path)
         raise _unsupported(path, str(error)) from error
     except openslide.OpenSlideError as error:
@@ -168,7 +171,7 @@ def _open_reader(path: Path, reader: ReaderName) -> Reader:
 
 
 def _open_tiffslide(path: Path) -> Reader:
-    if _magic(path)[:4] not in TIFF_MAGIC:
+    if not _is_tiff(path):
         raise _unsupported(path, "tiffslide reads TIFF families only")
     try:
         return TiffSlideReader(path)
@@ -197,6 +200,10 @@ def _unsupported(path: Path, said: str) -> SlideError:
         "a slide format of OpenSlide or tiffslide",
         "Leave it out or convert it.",
     )
+
+
+def _is_tiff(path: Path) -> bool:
+    return _magic(path)[:4] in TIFF_MAGIC
 
 
 def _magic(path: Path) -> bytes:
