@@ -35,11 +35,11 @@ def check_directories(path: Path, size: int) -> None:
     with path.open("rb") as file:
 
         def number(kind: str, at: int) -> int:
-            file.seek(at)
-            data = file.read(struct.calcsize(kind))
-            if len(data) < struct.calcsize(kind):
+            length = struct.calcsize(kind)
+            if at + length > size:
                 raise _beyond(path, len(seen) + 1, at, size)
-            return struct.unpack(kind, data)[0]
+            file.seek(at)
+            return struct.unpack(kind, file.read(length))[0]
 
         form = _form(file.read(8), path.suffix.lower() == ".ndpi" and size > 1 << 32)
         at = number(form.offset, form.first)
@@ -48,8 +48,6 @@ def check_directories(path: Path, size: int) -> None:
                 raise SlideError(
                     "damaged", f"the directories of {path.name} go round in circles", "a list with an end", COPY_AGAIN
                 )
-            if at >= size:
-                raise _beyond(path, len(seen) + 1, at, size)
             entries = number(form.count, at)
             following = number(form.offset, at + struct.calcsize(form.count) + entries * form.entry)
             seen.add(at)
