@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import os
 import re
 import unicodedata
 from collections import Counter
@@ -46,7 +47,7 @@ def find_slides(inputs: Sequence[str]) -> list[SlideEntry]:
         path = Path(text)
         listed = read_manifest(path) if path.suffix.lower() == ".csv" else [_entry(p) for p in _expand(path)]
         for entry in listed:
-            entries.setdefault(entry.path.resolve(), entry)
+            entries.setdefault(Path(os.path.realpath(entry.path)), entry)  # resolve() raises on links in a circle
     if not entries:
         raise UsageError(
             f"no slides in {', '.join(inputs)}",
@@ -69,15 +70,19 @@ def read_manifest(path: Path) -> list[SlideEntry]:
             rows = [{key: (value or "").strip() for key, value in row.items() if key} for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"cannot read {path}: {error}", "a manifest in CSV, UTF-8", "Check the file.") from error
-    if "slide" not in names:
+    if names.count("slide") != 1:
         raise UsageError(
-            f"{path} has the columns {', '.join(names) or 'none'}", "a column slide", f"Known: {', '.join(COLUMNS)}."
+            f"{path} has the columns {', '.join(names)[:200] or 'none'}",
+            "a column slide",
+            f"Known: {', '.join(COLUMNS)}.",
         )
     repeated = [slide for slide, count in Counter(row["slide"] for row in rows).items() if count > 1 or not slide]
     if repeated:
         raise UsageError(
-            f"{path}: slide {repeated[0]!r} stands in several rows or is empty", "one row a slide", "Mend it."
+            f"{path}: slide {repeated[0][:80]!r} stands in several rows or is empty", "one row a slide", "Mend it."
         )
+    if any("\0" in row["slide"] for row in rows):
+        raise UsageError(f"{path} holds zero bytes", "a manifest in CSV, UTF-8", "Save it again.")
     return [_manifest_entry(path.parent, row) for row in rows]
 
 
