@@ -8,9 +8,11 @@ import numpy as np
 from annotated_doc import Doc
 from jaxtyping import Bool, Float32, Float64, Int32
 
-from wsi_lmc.errors import SlideError
+from wsi_lmc.errors import SlideError, UsageError
 from wsi_lmc.slide import Sampling, SlideGeometry, choose_sampling
 from wsi_lmc.tissue import TissueMask
+
+SMALLEST_TILE_MPP, LARGEST_TILE_MPP = 0.01, 1000.0
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,19 @@ class GridConfig:
     max_gigapixels: Annotated[
         float, Doc("A slide of more pixels (10^9, at its finest level) is refused before anything is decoded.")
     ] = 200.0
+
+    def __post_init__(self) -> None:
+        stride = self.tile_px if self.stride is None else self.stride
+        if min(self.tile_px, stride, self.max_tiles) < 1:
+            found = f"tile_px = {self.tile_px}, stride = {self.stride}, max_tiles = {self.max_tiles}"
+            raise UsageError(found, "1 or more each", "Correct them.")
+        if not (SMALLEST_TILE_MPP <= self.tile_mpp <= LARGEST_TILE_MPP and self.max_gigapixels > 0):
+            found = f"tile_mpp = {self.tile_mpp}, max_gigapixels = {self.max_gigapixels}"
+            raise UsageError(
+                found, f"{SMALLEST_TILE_MPP} to {LARGEST_TILE_MPP} um/px, and more than 0", "Correct them."
+            )
+        if not 0 <= self.min_tissue <= 1:
+            raise UsageError(f"min_tissue = {self.min_tissue}", "a share from 0 to 1", "Correct it.")
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from annotated_doc import Doc
 from jaxtyping import Bool, UInt8
 from skimage.filters import threshold_otsu
 
+from wsi_lmc.errors import UsageError
 from wsi_lmc.slide import Overview, Slide
 
 
@@ -31,6 +32,16 @@ class TissueConfig:
     highest_threshold: Annotated[
         int, Doc("Saturation that Otsu's threshold is not let over: keeps a slide full of tissue in.")
     ] = 32
+
+    def __post_init__(self) -> None:
+        if self.overview_mpp <= 0:
+            raise UsageError(f"overview_mpp = {self.overview_mpp}", "more than 0 um", "Correct it.")
+        if min(self.smooth_um, self.min_object_um2, self.min_hole_um2) < 0:
+            found = f"smooth_um, min_object_um2 or min_hole_um2 = {self.smooth_um}, {self.min_object_um2}, "
+            raise UsageError(f"{found}{self.min_hole_um2}", "0 or more each", "Correct them.")
+        if not 0 <= self.lowest_threshold <= self.highest_threshold <= 255:
+            found = f"lowest_threshold = {self.lowest_threshold}, highest_threshold = {self.highest_threshold}"
+            raise UsageError(found, "0 to 255, the lowest first", "Correct them.")
 
 
 @dataclass(frozen=True)
