@@ -57,14 +57,16 @@ def find_slides(inputs: Sequence[str]) -> list[SlideEntry]:
     return _mark_duplicates(list(entries.values()))
 
 
-def read_manifest(path: Path) -> list[SlideEntry]:
+def read_manifest(path: Path, own: bool = False) -> list[SlideEntry]:
     """Rows of a manifest: column ``slide`` (relative to the manifest); where given mpp, patient, site, label, slide_id.
+
+    ``own`` says that :func:`write_manifest` wrote it: then names of files need not be UTF-8.
 
     Raises:
         UsageError: no such file, no column ``slide``, or an empty or repeated cell in it.
     """
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape" if own else "strict") as file:
             reader = csv.DictReader(file)
             names = list(reader.fieldnames or [])
             rows = [{key: (value or "").strip() for key, value in row.items() if key} for row in reader]
@@ -88,7 +90,7 @@ def read_manifest(path: Path) -> list[SlideEntry]:
 
 def write_manifest(path: Path, entries: Iterable[SlideEntry]) -> None:
     """Write entries as a manifest that :func:`read_manifest` reads back, wherever it lies: paths become absolute."""
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         for entry in entries:

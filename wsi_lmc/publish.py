@@ -44,9 +44,9 @@ def publishing(run_folder: Path, final: Path) -> Iterator[Path]:
 
 
 def publish_text(run_folder: Path, final: Path, text: str) -> None:
-    """Write a small text file atomically."""
+    """Write a small text file atomically, in UTF-8; what that has no bytes for (names of files) is escaped."""
     with publishing(run_folder, final) as draft:
-        draft.write_text(text, encoding="utf-8")
+        draft.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 @contextmanager

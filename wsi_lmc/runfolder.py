@@ -55,7 +55,7 @@ def add_slides(out: Path, entries: Iterable[SlideEntry]) -> None:
 def list_slides(out: Path) -> list[SlideEntry]:
     """Slides of the run's manifest; none where there is no manifest yet."""
     path = out / MANIFEST
-    return read_manifest(path) if path.is_file() else []
+    return read_manifest(path, own=True) if path.is_file() else []
 
 
 def plan(out: Path, stage: Stage, slide_ids: Iterable[str]) -> None:
@@ -127,10 +127,15 @@ def read_record(path: Path) -> Outcome | None:
 
 
 def _cell(value: object) -> str:
-    """A cell; text that a spreadsheet would run as a formula gets an apostrophe in front."""
+    """A cell of one line; text that a spreadsheet would run as a formula gets an apostrophe in front.
+
+    What cannot be printed is escaped: names of files stand in reasons, and a lone CR would begin a row.
+    """
     if value is None:
         return ""
     if isinstance(value, float):
         return f"{value:.6g}"
     text = str(value)
-    return f"'{text}" if isinstance(value, str) and text.startswith(_FORMULA) else text
+    formula = isinstance(value, str) and text.startswith(_FORMULA)
+    shown = "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+    return f"'{shown}" if formula else shown
