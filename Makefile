@@ -12,7 +12,11 @@ ORACLES += onnx==1.23.2 onnxscript==0.7.2 onnx-ir==1.1.0 ml-dtypes==0.6.0 onnxru
 ORACLES += openvino==2026.4.1
 PYTHON ?= $(shell for p in python3.13 python3.12 python3; do $$p -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: demo test check install clean
+# How long each text format is fuzzed for; no part of "check".
+FUZZ_SECONDS ?= 60
+FUZZED := manifest outline settings jobs
+
+.PHONY: demo test check fuzz install clean
 
 demo: install
 	$(BIN)/wsi-lmc demo
@@ -25,6 +29,12 @@ check: install
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest
+
+fuzz: install
+	test -d $(VENV)/fuzz || $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+	  --target $(VENV)/fuzz atheris==3.1.0
+	for format in $(FUZZED); do \
+	  PYTHONPATH=$(CURDIR):$(VENV)/fuzz $(BIN)/python -m tests.faults.fuzz $$format $(FUZZ_SECONDS) || exit 1; done
 
 install: $(VENV)/.installed
 
