@@ -1,6 +1,5 @@
 """One contract for both readers, one calibration for all files, a reason for every file that cannot be used."""
 
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -216,28 +215,6 @@ def test_tiles_are_never_magnified() -> None:
 
 
 # ---------------------------------------------------------------- opening
-
-
-def test_files_that_are_no_slides_each_have_their_reason(tmp_path: Path, small_cohort: Path) -> None:
-    (tmp_path / "empty.svs").touch()
-    (tmp_path / "text.svs").write_text("a letter to a pathologist " * 40)
-    (tmp_path / "folder.svs").mkdir()
-    os.mkfifo(tmp_path / "pipe.svs")
-    whole = (small_cohort / "slides" / "south-02.svs").read_bytes()
-    (tmp_path / "half.svs").write_bytes(whole[: len(whole) // 2])
-    (tmp_path / "start.svs").write_bytes(whole[:100])
-    tifffile.imwrite(tmp_path / "strips.tif", np.zeros((60, 80), np.uint16))
-    found = {path.stem: _code(path) for path in sorted(tmp_path.iterdir())}
-    assert found == {
-        "empty": "empty_file",
-        "text": "not_a_slide",
-        "folder": "folder",
-        "pipe": "not_a_file",
-        "half": "truncated",
-        "start": "truncated",
-        "strips": "unsupported",
-    }
-    assert _code(tmp_path / "none.svs") == "missing"
 
 
 @pytest.mark.real
