@@ -107,11 +107,11 @@ def holders(run_folder: Path) -> list[Holder]:
         try:
             since = note.stat().st_mtime
             said = json.loads(note.read_text(encoding="utf-8"))
-        except (FileNotFoundError, json.JSONDecodeError):
-            continue  # just ended, or just begun
-        here = said["host"] == socket.gethostname()
-        alive = psutil.pid_exists(said["pid"]) if here else None
-        found.append(Holder(note.stem, said["host"], said["pid"], since, alive))
+            host, pid = str(said["host"]), int(said["pid"])
+            alive = psutil.pid_exists(pid) if host == socket.gethostname() else None
+        except (FileNotFoundError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+            continue  # just ended, just begun, or damaged
+        found.append(Holder(note.stem, host, pid, since, alive))
     return found
 
 

@@ -12,11 +12,12 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any, cast, get_args
 
 from wsi_lmc.cohort import SlideEntry, read_manifest, write_manifest
-from wsi_lmc.errors import UsageError
+from wsi_lmc.errors import StoreError, UsageError
 from wsi_lmc.publish import exclusive, prepare_output, publish_text, publishing
-from wsi_lmc.steps.outcome import Outcome, Stage
+from wsi_lmc.steps.outcome import Outcome, Stage, State
 
 DEFAULT = Path("wsi-lmc-run")
 SLIDES, MANIFEST, RECORDS, LOGS = "slides.csv", "manifest.csv", "records", "logs"
@@ -25,6 +26,8 @@ STAGES: tuple[Stage, ...] = ("tile", "embed")
 _COLUMNS = (
     "slide_id", "stage", "state", "code", "reason", "remedy", "tiles", "mpp", "mpp_source", "seconds",
 )  # fmt: skip
+_TYPES = {"tiles": int, "seconds": int | float, "mpp": int | float | None, "fresh": bool}
+"""What a record's values are; those that are not here are text."""
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -70,11 +73,30 @@ def plan(out: Path, stage: Stage, slide_ids: Iterable[str]) -> None:
 
 
 def planned_slides(out: Path, stage: Stage) -> set[str]:
-    """Ids of every slide that a stage was ever asked for; of a folder older than plans, those of its manifest."""
+    """Ids of every slide that a stage was ever asked for; of a folder older than plans, those of its manifest.
+
+    Raises:
+        StoreError: a plan is damaged.
+    """
     plans = list((out / RECORDS / PLANNED).glob(f"{stage}-*.json"))
     if not plans and stage == "tile" and (out / RECORDS / stage).is_dir():
         return {entry.slide_id for entry in list_slides(out)}
-    return {slide_id for path in plans for slide_id in json.loads(path.read_text(encoding="utf-8"))}
+    return {slide_id for path in plans for slide_id in read_plan(path)}
+
+
+def read_plan(path: Path) -> list[str]:
+    """The ids of one cohort that a stage was asked for.
+
+    Raises:
+        StoreError: the file is damaged.
+    """
+    try:
+        ids = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        ids = None
+    if not isinstance(ids, list) or not all(isinstance(slide_id, str) for slide_id in ids):
+        raise StoreError(f"{path.name} is damaged", "a list of slides", "Remove it, and run the same command again.")
+    return cast(list[str], ids)
 
 
 def record(out: Path, outcome: Outcome) -> None:
@@ -116,14 +138,17 @@ def _record_path(out: Path, stage: Stage, slide_id: str) -> Path:
 
 
 def read_record(path: Path) -> Outcome | None:
-    """A record; None where there is none, or one that another version wrote."""
+    """A record; None where there is none, or one that is damaged or that another version wrote."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
+    except (FileNotFoundError, ValueError, RecursionError):
         return None
-    if set(values) != {field.name for field in fields(Outcome)}:
+    if not isinstance(values, dict) or set(values) != {field.name for field in fields(Outcome)}:
         return None
-    return Outcome(**values)
+    if not all(isinstance(value, _TYPES.get(name, str)) for name, value in values.items()):
+        return None
+    known = values["state"] in get_args(State) and values["stage"] in STAGES
+    return Outcome(**cast(dict[str, Any], values)) if known else None
 
 
 def _cell(value: object) -> str:
