@@ -14,7 +14,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3; do $$p -c 'import sys;
 
 # How long each text format is fuzzed for; no part of "check".
 FUZZ_SECONDS ?= 60
-FUZZED := manifest outline settings jobs
+FUZZED := run manifest outline settings jobs
 
 .PHONY: demo test check fuzz install clean
 

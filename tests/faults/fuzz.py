@@ -15,7 +15,16 @@ from typing import Any
 
 _SLOW_S = 10  # a file that takes longer is a fault, too
 _LONGEST = 4096
-_INSTRUMENTED = ["wsi_lmc.cohort", "wsi_lmc.config", "wsi_lmc.contours", "wsi_lmc.jobqueue", "yaml", "csv", "json"]
+_INSTRUMENTED = [
+    "wsi_lmc.cohort",
+    "wsi_lmc.config",
+    "wsi_lmc.contours",
+    "wsi_lmc.jobqueue",
+    "wsi_lmc.runfolder",
+    "yaml",
+    "csv",
+    "json",
+]
 
 
 def fuzz(name: str, seconds: int, kept: Path) -> None:

@@ -16,6 +16,8 @@ from wsi_lmc.errors import SlideError
 from wsi_lmc.grid import measure_grid
 from wsi_lmc.jobqueue import GROUPS, JobConfig
 from wsi_lmc.provenance import fingerprint
+from wsi_lmc.publish import WORKING, holders
+from wsi_lmc.runfolder import PLANNED, outcomes, planned_slides, write_table
 from wsi_lmc.slide import SlideGeometry, check_file, parse_mpp
 from wsi_lmc.slide.geometry import whole_slide
 from wsi_lmc.steps.tile import TileConfig
@@ -67,7 +69,20 @@ def parse_jobs(path: Path) -> None:
         assert jobs.slides_at_once > 0
 
 
+def parse_run(path: Path) -> None:
+    """What a run folder knows of its slides, of which each file may be damaged: the table is made of it."""
+    out = path.parent / "run"
+    for place in ("records/tile/a.json", f"records/{PLANNED}/tile-0.json", f"{WORKING}/tile-a.json"):
+        (out / place).parent.mkdir(parents=True, exist_ok=True)
+        (out / place).write_bytes(path.read_bytes())
+    holders(out)
+    write_table(out)
+    assert all(outcome.tiles + outcome.seconds >= 0 or outcome for outcome in outcomes(out, "tile"))
+    planned_slides(out, "tile")
+
+
 PARSERS: dict[str, Callable[[Path], None]] = {
+    "run": parse_run,
     "manifest": parse_manifest,
     "outline": parse_outline,
     "settings": parse_settings,
@@ -75,6 +90,7 @@ PARSERS: dict[str, Callable[[Path], None]] = {
 }
 
 WHOLE: dict[str, bytes] = {
+    "run": b'["slide-1", "slide-2"]',
     "manifest": (
         b"slide,mpp,patient,site,label,slide_id\r\n"
         b'"x/a, b.svs","0,5",P 7,north,"tumor, high",slide-1\r\n'
@@ -98,7 +114,18 @@ WHOLE: dict[str, bytes] = {
     ),
 }
 
+_RECORD = (
+    b'{"slide_id":"a","stage":"tile","state":"done","code":"","reason":"","remedy":"","tiles":4,"mpp":0.5,'
+    b'"mpp_source":"manifest","seconds":1.5,"fresh":true,"detail":""}'
+)
+
 NASTY: dict[str, tuple[bytes, ...]] = {
+    "run": (
+        _RECORD, b"null", b"1", b"[1]", b"{}", b"\xff", b"", b"[" * 100_000, _RECORD.replace(b"4", b'"4"'),
+        _RECORD.replace(b'"done"', b'"dine"'), _RECORD.replace(b'"tile"', b'[]'), _RECORD.replace(b"1.5", b"null"),
+        _RECORD.replace(b"0.5", b"{}"), b'{"host":1,"pid":"x"}', b'{"host":"x","pid":-1}', b'{"pid":1}',
+        b'{"host":"x","pid":1e999}', b'"text"', b"1" * 5000,
+    ),
     "manifest": (
         b"\0", b"slide\n\0.svs\n", b"slide,slide\na,b\n", b"slide\n" + b"a" * 5000, b'slide\n"' + b"x" * 200_000,
         b"\xff\xfe", b"\xef\xbb\xbfslide\n\xed\xa0\x80", b"slide\n.\n..\n/\n", b"slide\n~\n-x\n=1+1\n", b"\n\n\n",
