@@ -41,7 +41,7 @@ KINDS = [
     Kind(tile=64, codec="jpeg2000", aperio=True),
 ]
 READERS: tuple[ReaderName, ...] = ("auto", "direct", "auto", "openslide", "tiffslide")
-_HANGS_S = 120
+_HANGS_S = 300  # far more than any needs, also on a machine that others use
 _AT_ONCE = 2
 _LONGEST = 4096  # bytes of one field that are likely to be changed
 

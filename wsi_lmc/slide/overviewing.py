@@ -21,7 +21,7 @@ DENOMINATORS: tuple[Denominator, ...] = (8, 4, 2)
 
 _BLOCK_PX = 2048  # side of the blocks that are read: 16 MB each, whatever the slide's size
 _SMALLEST_PX = 256  # a block that cannot be read is read again in quarters, down to about a native tile
-_MOST_QUARTERED = 1000  # blocks; beyond that the slide is hopeless
+_MOST_QUARTERED = 200  # blocks; beyond that the slide is hopeless, and each failed read costs a handle
 
 
 @dataclass(frozen=True)
