@@ -158,6 +158,7 @@ FILES = [
          "aperio-bad-imagedescription-pointer"),
     Case("description-unended.svs", 7, "done", then(aperio, tag("ImageDescription", Field(count=40))),
          "aperio-truncated-imagedescription"),
+    Case("property-of-no-utf8.svs", 7, "done", _aperio_saying(b"|M\xffP = 0.25")),
     Case("tag-order.tif", 7, "done", then(generic, swap_entries), "generic-tiff-bad-tag-order"),
     Case("picture-undescribed.svs", 7, "done", aperio_with_picture, "aperio-thumbnail-no-imagedescription"),
     Case("picture-description-empty.svs", 7, "done", lambda path: aperio_with_picture(path, ""),
