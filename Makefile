@@ -13,7 +13,11 @@ ORACLES += openvino==2026.4.1
 AUDIT := $(VENV)/audit
 PYTHON ?= $(shell for p in python3.13 python3.12 python3; do $$p -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: demo test check audit install clean
+# How long each text format is fuzzed for; no part of "check".
+FUZZ_SECONDS ?= 60
+FUZZED := run manifest outline settings jobs
+
+.PHONY: demo test check audit fuzz install clean
 
 demo: install
 	$(BIN)/wsi-lmc demo
@@ -36,6 +40,12 @@ audit:
 	@$(AUDIT)/bin/pip-audit --strict --no-deps --disable-pip --progress-spinner off -r $(AUDIT)/requirements.txt || { \
 	  echo "make audit has not passed: see above which versions have known holes (take newer ones in constraints.txt),"; \
 	  echo "or why advisories could not be asked for (try again where https://pypi.org can be reached)."; exit 1; }
+
+fuzz: install
+	test -d $(VENV)/fuzz || $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+	  --target $(VENV)/fuzz atheris==3.1.0
+	for format in $(FUZZED); do \
+	  PYTHONPATH=$(CURDIR):$(VENV)/fuzz $(BIN)/python -m tests.faults.fuzz $$format $(FUZZ_SECONDS) || exit 1; done
 
 install: $(VENV)/.installed
 

@@ -32,7 +32,7 @@ from wsi_lmc.embedding import EmbedConfig
 from wsi_lmc.encoder import Encoder
 from wsi_lmc.engine import Block, Engine, Valid
 from wsi_lmc.run import collect
-from wsi_lmc.runfolder import add_slides, plan, prepare_run
+from wsi_lmc.runfolder import Request, add_slides, plan, prepare_run
 from wsi_lmc.steps import embed as steps
 from wsi_lmc.steps.embed import EmbedTask, embed_slide
 from wsi_lmc.steps.outcome import Outcome, Split, Stage
@@ -140,7 +140,7 @@ def cohort(executor: DaskExecutor, out: Path, slides: int) -> None:
     print(f"{slides} slides, {sum(tiles) / 1e6:.1f} M tiles, {blocks} blocks", flush=True)
     prepare_run(out)
     add_slides(out, entries)
-    plan(out, "embed", (entry.slide_id for entry in entries))
+    plan(out, "embed", Request(tuple(entry.slide_id for entry in entries)))
     me, began, ended = psutil.Process(), time.perf_counter(), 0
 
     def heard(outcome: Outcome) -> None:

@@ -117,6 +117,12 @@ def test_a_file_named_in_three_ways_is_one_slide(tmp_path: Path, monkeypatch: py
     assert entries[0].duplicate_of is None
 
 
+def test_a_link_to_itself_is_kept_to_fail_as_a_slide(tmp_path: Path) -> None:
+    (tmp_path / "circle.svs").symlink_to("circle.svs")
+    touch(tmp_path / "a.svs")
+    assert found(tmp_path) == ["a.svs", "circle.svs"]
+
+
 def test_a_missing_file_is_kept_to_fail_as_a_slide(tmp_path: Path) -> None:
     touch(tmp_path / "a.svs")
     assert found(tmp_path / "gone.svs", tmp_path / "a.svs") == ["gone.svs", "a.svs"]
@@ -200,6 +206,8 @@ def test_rows_with_too_many_or_too_few_cells(tmp_path: Path) -> None:
         ("slide;mpp\na.svs;0.5\n", "columns slide;mpp"),
         ("slide\na.svs\na.svs\n", "'a.svs' stands in several rows"),
         ("slide,site\n,x\n", "is empty"),
+        ("slide,slide\na.svs,b.svs\n", "columns slide, slide.*expected a column slide"),
+        ("slide\na\0.svs\n", "zero bytes"),
     ],
 )
 def test_a_manifest_that_cannot_be_meant_is_a_usage_error(text: str, message: str, tmp_path: Path) -> None:

@@ -54,6 +54,17 @@ def test_a_wrong_value_is_refused_with_the_key(key: str, value: object) -> None:
         build(TileConfig, {key: value}, "flags")
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("tile_px", 0), ("stride", 0), ("stride", -64), ("max_tiles", 0), ("tile_mpp", 0.0), ("tile_mpp", -0.5),
+     ("tile_mpp", 1e-300), ("max_gigapixels", -1.0), ("min_tissue", 1.5), ("overview_mpp", 0.0), ("smooth_um", -1.0),
+     ("min_hole_um2", -1.0), ("lowest_threshold", 40), ("highest_threshold", 300)],
+)  # fmt: skip
+def test_a_value_that_no_slide_could_be_cut_by_is_refused(key: str, value: float) -> None:
+    with pytest.raises(UsageError, match=key):
+        build(TileConfig, {key: value}, "flags")
+
+
 def test_whole_numbers_are_fine_where_fractions_are_wanted() -> None:
     assert build(TileConfig, {"tile_mpp": 1}, "test").grid.tile_mpp == 1.0
 
@@ -71,12 +82,19 @@ def test_sections_are_read(tmp_path: Path) -> None:
         ("- tile\n", "no sections"),
         ("tile: 256\n", "tile is 256"),
         ("tile: [\n", "cannot read"),
+        ("tile:\n  2001: 1\n", "a key of tile is 2001"),
+        ("tile: {mpp: 2001-99-99}\n", "cannot read"),
         ("tile: !!python/object/apply:os.system ['true']\n", "cannot read"),
     ],
 )
 def test_a_bad_file_is_refused(text: str, said: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=said):
         read_config(_write(tmp_path, text))
+
+
+def test_settings_that_jobs_share_can_be_merged(tmp_path: Path) -> None:
+    text = "tile: &shared\n  tile_px: 256\ntrain:\n  <<: *shared\n  steps: 5\n"
+    assert read_config(_write(tmp_path, text))["train"] == {"tile_px": 256, "steps": 5}
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:

@@ -68,7 +68,17 @@ def test_single_features_and_multipolygons_are_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{}", '{"features": [{"geometry": {"type": "Point", "coordinates": [1, 2]}}]}', "[1]"]
+    "text",
+    [
+        "",
+        "{}",
+        '{"features": [{"geometry": {"type": "Point", "coordinates": [1, 2]}}]}',
+        "[1]",
+        '{"type": "Polygon", "coordinates": [[]]}',
+        '{"type": "Polygon", "coordinates": [[[1, 2], [3, NaN], [4, 5]]]}',
+        '{"type": "Polygon", "coordinates": [[[1, 2], [3, 1e300], [4, 5]]]}',
+        "[" * 100_000,
+    ],
 )
 def test_anything_else_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "x.geojson").write_text(text)

@@ -1,6 +1,5 @@
 """One contract for both readers, one calibration for all files, a reason for every file that cannot be used."""
 
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -13,6 +12,7 @@ import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.tiffs import Kind, write_tiff
 from wsi_lmc.errors import SlideError
 from wsi_lmc.slide import (
     GivenMpp,
@@ -217,28 +217,6 @@ def test_tiles_are_never_magnified() -> None:
 # ---------------------------------------------------------------- opening
 
 
-def test_files_that_are_no_slides_each_have_their_reason(tmp_path: Path, small_cohort: Path) -> None:
-    (tmp_path / "empty.svs").touch()
-    (tmp_path / "text.svs").write_text("a letter to a pathologist " * 40)
-    (tmp_path / "folder.svs").mkdir()
-    os.mkfifo(tmp_path / "pipe.svs")
-    whole = (small_cohort / "slides" / "south-02.svs").read_bytes()
-    (tmp_path / "half.svs").write_bytes(whole[: len(whole) // 2])
-    (tmp_path / "start.svs").write_bytes(whole[:100])
-    tifffile.imwrite(tmp_path / "strips.tif", np.zeros((60, 80), np.uint16))
-    found = {path.stem: _code(path) for path in sorted(tmp_path.iterdir())}
-    assert found == {
-        "empty": "empty_file",
-        "text": "not_a_slide",
-        "folder": "not_a_file",
-        "pipe": "not_a_file",
-        "half": "damaged",
-        "start": "damaged",
-        "strips": "unsupported",
-    }
-    assert _code(tmp_path / "none.svs") == "missing"
-
-
 @pytest.mark.real
 def test_malformed_real_files_are_explained(real_slides: Path) -> None:
     assert _code(real_slides / "broken.svs") == "not_a_slide"
@@ -304,6 +282,30 @@ def test_a_slide_goes_on_after_an_unreadable_tile(tmp_path: Path, small_cohort: 
         np.testing.assert_array_equal(
             good.pixels, whole.read_level(SlidePoint(256, 256), 0, LevelSize(256, 256)).pixels
         )
+
+
+@pytest.mark.parametrize("reader", ["openslide", "direct"])
+def test_an_overview_marks_what_cannot_be_decoded_and_nothing_else(tmp_path: Path, reader: ReaderName) -> None:
+    """A damaged tile used to blank a block of 2,048 pixels, in which tissue was lost in silence."""
+    ramp = np.add.outer(np.arange(2304) // 32, np.arange(3328) // 32).astype(np.uint8)
+    path = tmp_path / "x.tif"
+    write_tiff(path, [np.stack([ramp, ramp // 2, 255 - ramp], -1)], Kind())
+    with tifffile.TiffFile(path) as file:
+        offset, count = file.pages.first.dataoffsets[13 * 4 + 7], file.pages.first.databytecounts[13 * 4 + 7]
+    with open_slide(path, options=ReadOptions(reader)) as slide:
+        whole = slide.overview(8.0)
+    with path.open("r+b") as raw:
+        raw.seek(offset)
+        raw.write(bytes(count))
+    with open_slide(path, options=ReadOptions(reader)) as slide:
+        overview = slide.overview(8.0)
+    assert whole.unreadable is None
+    assert overview.unreadable is not None
+    marked = np.zeros_like(overview.unreadable)
+    marked[4 * 16 : 5 * 16, 7 * 16 : 8 * 16] = True
+    np.testing.assert_array_equal(overview.unreadable, marked)
+    np.testing.assert_array_equal(overview.pixels[~marked], whole.pixels[~marked])
+    assert (overview.pixels[marked] == 255).all()
 
 
 def test_what_is_recorded_of_a_slide_names_nobody(small_cohort: Path) -> None:

@@ -71,6 +71,22 @@ def test_glass_that_reaches_the_edge_is_no_hole() -> None:
     mask, _ = tissue_of(pixels, 8.0, CONFIG)
     assert not mask[5, -5]
     assert mask[105, 115]
+    tiny = _picture((25, 33))  # all its glass is less than a hole
+    assert not tissue_of(tiny, 8.0, CONFIG)[0].any()
+    assert tissue_of(_stained(tiny, (slice(None), slice(10, 33))), 8.0, CONFIG)[0].mean() == pytest.approx(0.7, abs=0.1)
+
+
+def test_what_cannot_be_decoded_counts_as_tissue() -> None:
+    pixels = _stained(_picture(), (slice(40, 150), slice(180, 290)))
+    found, threshold = tissue_of(pixels, 8.0, CONFIG)
+    damaged = np.zeros(found.shape, bool)
+    damaged[60:90, 200:230] = True  # in the tissue
+    damaged[:40, :50] = True  # in the glass
+    pixels[damaged] = 255
+    mask, same = tissue_of(pixels, 8.0, CONFIG, damaged)
+    assert mask[damaged].all()
+    assert (mask[~damaged] == found[~damaged]).mean() > 0.995
+    assert same == pytest.approx(threshold, rel=0.1)
 
 
 @pytest.mark.real

@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import os
 import re
 import unicodedata
 from collections import Counter
@@ -67,7 +68,7 @@ def find_slides(inputs: Sequence[str]) -> list[SlideEntry]:
                 "Name the slides themselves, and give --pseudonyms.",
             )
         for entry in listed:
-            entries.setdefault(entry.path.resolve(), entry)
+            entries.setdefault(Path(os.path.realpath(entry.path)), entry)  # resolve() raises on links in a circle
     if not entries:
         raise UsageError(
             f"no slides in {', '.join(inputs)}",
@@ -77,29 +78,33 @@ def find_slides(inputs: Sequence[str]) -> list[SlideEntry]:
     return _mark_duplicates(list(entries.values()))
 
 
-def read_manifest(path: Path) -> list[SlideEntry]:
+def read_manifest(path: Path, own: bool = False) -> list[SlideEntry]:
     """Rows of a manifest: column ``slide`` (relative to the manifest); where given mpp, patient, site, label, slide_id.
+
+    ``own`` says that :func:`write_manifest` wrote it: then names of files need not be UTF-8.
 
     Raises:
         UsageError: no such file, no column ``slide``, or an empty or repeated cell in it.
     """
-    rows = [row.cells for row in read_rows(path, ("slide",), COLUMNS)]
+    rows = [row.cells for row in read_rows(path, ("slide",), COLUMNS, own)]
     repeated = [slide for slide, count in Counter(row["slide"] for row in rows).items() if count > 1 or not slide]
     if repeated:
         raise UsageError(
-            f"{path}: slide {repeated[0]!r} stands in several rows or is empty", "one row a slide", "Mend it."
+            f"{path}: slide {repeated[0][:80]!r} stands in several rows or is empty", "one row a slide", "Mend it."
         )
+    if any("\0" in row["slide"] for row in rows):
+        raise UsageError(f"{path} holds zero bytes", "a manifest in CSV, UTF-8", "Save it again.")
     return [_manifest_entry(path.parent, row) for row in rows]
 
 
-def read_rows(path: Path, needed: Sequence[str], known: Sequence[str]) -> list[Row]:
-    """Rows of a table in CSV, which may have more columns than those ``needed``.
+def read_rows(path: Path, needed: Sequence[str], known: Sequence[str], own: bool = False) -> list[Row]:
+    """Rows of a table in CSV, which may have more columns than those ``needed``; ``own``: such as we write.
 
     Raises:
         UsageError: no such file, or a column is missing; ``known`` columns are named then.
     """
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape" if own else "strict") as file:
             reader = csv.DictReader(file)
             names = list(reader.fieldnames or [])
             rows = [
@@ -108,10 +113,10 @@ def read_rows(path: Path, needed: Sequence[str], known: Sequence[str]) -> list[R
             ]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"cannot read {path}: {error}", "a manifest in CSV, UTF-8", "Check the file.") from error
-    missing = [name for name in needed if name not in names]
+    missing = [name for name in needed if names.count(name) != 1]
     if missing:
         raise UsageError(
-            f"{path} has the columns {', '.join(names) or 'none'}",
+            f"{path} has the columns {', '.join(names)[:200] or 'none'}",
             f"a column {missing[0]}",
             f"Known: {', '.join(known)}.",
         )
@@ -130,7 +135,7 @@ def write_manifest(path: Path, entries: Iterable[SlideEntry]) -> None:
         )
         for entry in entries
     )
-    path.write_text(to_csv(COLUMNS, rows), encoding="utf-8", newline="")
+    path.write_text(to_csv(COLUMNS, rows), encoding="utf-8", errors="surrogateescape", newline="")
 
 
 def safe_id(name: str) -> str:

@@ -6,6 +6,7 @@ configurations are flattened: a key names one setting wherever its owner keeps i
 
 import dataclasses
 import difflib
+import reprlib
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -21,6 +22,12 @@ from wsi_lmc.publish import exclusive, publish_text
 
 SECTIONS = ("tile", "train", "embed")
 RUN_FILE = "run.yaml"
+_MERGE = "tag:yaml.org,2002:merge"  # the key <<
+_OF_SCALARS = (ValueError, AttributeError)
+"""What PyYAML itself raises on dates, numbers and the like that are malformed."""
+
+_SHORT = reprlib.Repr(maxlevel=2, maxlist=4, maxtuple=4, maxdict=4, maxset=4, maxstring=80, maxother=80)
+"""For messages: a value may be the whole file, and by aliases far more than that."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +81,7 @@ def read_config(path: Path, known: Sequence[str] = SECTIONS) -> dict[str, dict[s
     try:
         with closing(_StrictLoader(path.read_text(encoding="utf-8"))) as loader:
             document = loader.get_single_data()
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, RecursionError, yaml.YAMLError, *_OF_SCALARS) as error:
         raise UsageError(f"cannot read {path}: {error}", "a YAML file of settings", "Correct it.") from error
     if not isinstance(document, dict):
         raise UsageError(f"{path} holds no sections", " or ".join(f"{name}:" for name in known), "Correct it.")
@@ -82,7 +89,10 @@ def read_config(path: Path, known: Sequence[str] = SECTIONS) -> dict[str, dict[s
     _refuse_unknown(sections, known, str(path))
     for name, value in sections.items():
         if value is not None and not isinstance(value, dict):
-            raise UsageError(f"{path}: {name} is {value!r}", f"settings under {name}:", "Indent them under it.")
+            raise UsageError(f"{path}: {name} is {_SHORT.repr(value)}", f"settings under {name}:", "Indent them.")
+        nameless = [key for key in value or {} if not isinstance(key, str)]
+        if nameless:
+            raise UsageError(f"{path}: a key of {name} is {_SHORT.repr(nameless[0])}", "names of settings", "Mend it.")
     return {name: dict(value or {}) for name, value in sections.items()}
 
 
@@ -115,7 +125,7 @@ class _StrictLoader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         """Build one mapping."""
-        keys = [self.construct_object(key, deep=deep) for key, _ in node.value]
+        keys = [self.construct_object(key, deep=deep) for key, _ in node.value if key.tag != _MERGE]
         twice = sorted({str(key) for key in keys if keys.count(key) > 1})
         if twice:
             raise yaml.constructor.ConstructorError(None, None, f"{twice[0]!r} is given twice", node.start_mark)
@@ -137,7 +147,9 @@ def _check(setting: Setting, value: object, where: str) -> object:
         kind = getattr(setting.type, "__name__", None) if not get_args(setting.type) else None
         said = "; ".join(sorted({item["msg"] for item in error.errors()}))
         raise UsageError(
-            f"{where}: {setting.name} = {value!r}", kind or said, f"Correct it; the default is {setting.default!r}."
+            f"{where}: {setting.name} = {_SHORT.repr(value)}",
+            kind or said,
+            f"Correct it; the default is {setting.default!r}.",
         ) from error
 
 
@@ -157,6 +169,6 @@ def _refuse_unknown(given: Iterable[object], known: Iterable[str], where: str) -
     for name in given:
         if name in names:
             continue
-        near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+        near = difflib.get_close_matches(str(name)[:80], names, n=1, cutoff=0.5)
         meant = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(names)}."
-        raise UsageError(f"{where}: unknown key {name!r}", "a setting of this stage", meant)
+        raise UsageError(f"{where}: unknown key {_SHORT.repr(name)}", "a setting of this stage", meant)

@@ -13,6 +13,7 @@ from skimage import draw
 from wsi_lmc.errors import SlideError, without_quotes
 from wsi_lmc.units import SlidePoint
 
+_FARTHEST = 1e9  # level-0 pixels: no slide is as large, and NaN is not below it
 _NAMESPACE = uuid.UUID("8a0f4a0e-9b0c-5c36-8c60-4b1f3a1f2d11")  # ids must not change between runs
 _TISSUE = {"name": "Tissue", "color": [200, 0, 80]}  # QuPath throws on a classification object without a colour
 
@@ -90,14 +91,24 @@ def read_geojson(path: Path, offset: SlidePoint) -> list[Polygon]:
             for feature in (features if isinstance(features, list) else [features])
             for polygon in _polygons(feature.get("geometry", feature))
         ]
-        return [[[[float(x) + offset.x, float(y) + offset.y] for x, y, *_ in ring] for ring in p] for p in polygons]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return [[_ring(ring, offset) for ring in polygon] for polygon in polygons]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise SlideError(
             "bad_mask",
-            f"{path.name} is no GeoJSON of polygons ({without_quotes(str(error))})",
+            f"{path.name} is no GeoJSON of polygons ({without_quotes(str(error))[:200]})",
             "Polygon or MultiPolygon features in level-0 pixels, as QuPath exports them",
             "Export the annotations from QuPath again.",
         ) from error
+
+
+def _ring(points: list[list[float]], offset: SlidePoint) -> Ring:
+    """A ring in level-0 pixels, moved by ``offset``; raises ValueError where it encloses nothing or has no place."""
+    ring = [[float(x) + offset.x, float(y) + offset.y] for x, y, *_ in points]
+    if len(ring) < 3:
+        raise ValueError(f"a ring of {len(ring)} points")
+    if any(not abs(value) < _FARTHEST for point in ring for value in point):
+        raise ValueError("a point that lies on no slide")
+    return ring
 
 
 def _polygons(geometry: dict[str, Any]) -> list[Polygon]:

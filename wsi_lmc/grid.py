@@ -8,9 +8,11 @@ import numpy as np
 from annotated_doc import Doc
 from jaxtyping import Bool, Float32, Float64, Int32
 
-from wsi_lmc.errors import SlideError
+from wsi_lmc.errors import SlideError, UsageError
 from wsi_lmc.slide import Sampling, SlideGeometry, choose_sampling
 from wsi_lmc.tissue import TissueMask
+
+SMALLEST_TILE_MPP, LARGEST_TILE_MPP = 0.01, 1000.0
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,22 @@ class GridConfig:
         "drop"
     )
     max_tiles: Annotated[int, Doc("A slide of more tiles is refused before anything is decoded.")] = 2_000_000
+    max_gigapixels: Annotated[
+        float, Doc("A slide of more pixels (10^9, at its finest level) is refused before anything is decoded.")
+    ] = 200.0
+
+    def __post_init__(self) -> None:
+        stride = self.tile_px if self.stride is None else self.stride
+        if min(self.tile_px, stride, self.max_tiles) < 1:
+            found = f"tile_px = {self.tile_px}, stride = {self.stride}, max_tiles = {self.max_tiles}"
+            raise UsageError(found, "1 or more each", "Correct them.")
+        if not (SMALLEST_TILE_MPP <= self.tile_mpp <= LARGEST_TILE_MPP and self.max_gigapixels > 0):
+            found = f"tile_mpp = {self.tile_mpp}, max_gigapixels = {self.max_gigapixels}"
+            raise UsageError(
+                found, f"{SMALLEST_TILE_MPP} to {LARGEST_TILE_MPP} um/px, and more than 0", "Correct them."
+            )
+        if not 0 <= self.min_tissue <= 1:
+            raise UsageError(f"min_tissue = {self.min_tissue}", "a share from 0 to 1", "Correct it.")
 
 
 @dataclass(frozen=True)
@@ -56,21 +74,9 @@ def place_tiles(mask: TissueMask, geometry: SlideGeometry, config: GridConfig) -
     Raises:
         SlideError: ``too_coarse`` or ``too_large``.
     """
-    sampling = choose_sampling(geometry, config.tile_px, config.tile_mpp)
-    stride_px = config.stride or config.tile_px
-    bounds, pad = geometry.bounds, config.edge == "pad"
+    sampling, counts = measure_grid(geometry, config)
+    stride_px, bounds = config.stride or config.tile_px, geometry.bounds
     spans = ((bounds.origin.x, bounds.size.width), (bounds.origin.y, bounds.size.height))
-    counts = [
-        axis_count(span, side, side * stride_px / config.tile_px, pad)
-        for (_, span), side in zip(spans, sampling.footprint, strict=True)
-    ]
-    if counts[0] * counts[1] > config.max_tiles:
-        raise SlideError(
-            "too_large",
-            f"a grid of {counts[0]} x {counts[1]} tiles",
-            f"{config.max_tiles} tiles at most",
-            "If the slide is real, raise --max-tiles; a wrong mpp makes grids too large, too.",
-        )
     xs, ys = (
         np.rint(start + np.arange(count) * side * stride_px / config.tile_px).astype(np.int32)
         for (start, _), count, side in zip(spans, counts, sampling.footprint, strict=True)
@@ -82,6 +88,36 @@ def place_tiles(mask: TissueMask, geometry: SlideGeometry, config: GridConfig) -
     ends = origins + np.asarray(sampling.footprint)
     padded = (ends[:, 0] > bounds.right + 0.5) | (ends[:, 1] > bounds.bottom + 0.5)
     return TileGrid(origins, fraction[keep].astype(np.float32), padded, sampling, stride_px)
+
+
+def measure_grid(geometry: SlideGeometry, config: GridConfig) -> tuple[Sampling, tuple[int, int]]:
+    """How tiles are read, and how many lie side by side and below each other; to be asked before pixels are.
+
+    Raises:
+        SlideError: ``too_coarse`` or ``too_large``.
+    """
+    size = geometry.size
+    if size.width * size.height > config.max_gigapixels * 1e9:
+        raise SlideError(
+            "too_large",
+            f"{size.width} x {size.height} pixels",
+            f"{config.max_gigapixels:g} gigapixels at most",
+            "If the slide is real, raise --max-gigapixels.",
+        )
+    sampling = choose_sampling(geometry, config.tile_px, config.tile_mpp)
+    step, bounds = (config.stride or config.tile_px) / config.tile_px, geometry.bounds.size
+    across, down = (
+        axis_count(span, side, side * step, config.edge == "pad")
+        for span, side in zip((bounds.width, bounds.height), sampling.footprint, strict=True)
+    )
+    if across * down > config.max_tiles:
+        raise SlideError(
+            "too_large",
+            f"a grid of {across} x {down} tiles",
+            f"{config.max_tiles} tiles at most",
+            "If the slide is real, raise --max-tiles; a wrong mpp makes grids too large, too.",
+        )
+    return sampling, (across, down)
 
 
 def axis_count(span: int, side: float, step: float, pad: bool) -> int:

@@ -52,9 +52,9 @@ def publishing(run_folder: Path, final: Path) -> Iterator[Path]:
 
 
 def publish_text(run_folder: Path, final: Path, text: str) -> None:
-    """Write a small text file atomically."""
+    """Write a small text file atomically, in UTF-8; what that has no bytes for (names of files) is escaped."""
     with publishing(run_folder, final) as draft:
-        draft.write_text(text, encoding="utf-8")
+        draft.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def discard(run_folder: Path, final: Path) -> None:
@@ -119,11 +119,11 @@ def holders(run_folder: Path) -> list[Holder]:
         try:
             since = note.stat().st_mtime
             said = json.loads(note.read_text(encoding="utf-8"))
-        except (FileNotFoundError, json.JSONDecodeError):
-            continue  # just ended, or just begun
-        here = said["host"] == socket.gethostname()
-        alive = psutil.pid_exists(said["pid"]) if here else None
-        found.append(Holder(note.stem, said["host"], said["pid"], since, alive))
+            host, pid = str(said["host"]), int(said["pid"])
+            alive = psutil.pid_exists(pid) if host == socket.gethostname() else None
+        except (FileNotFoundError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+            continue  # just ended, just begun, or damaged
+        found.append(Holder(note.stem, host, pid, since, alive))
     return found
 
 

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any, cast, get_args
 
 from wsi_lmc.cohort import SlideEntry, read_manifest, write_manifest
 from wsi_lmc.confinement import confine
@@ -17,7 +18,7 @@ from wsi_lmc.errors import UsageError
 from wsi_lmc.provenance import fingerprint
 from wsi_lmc.publish import LOCKS, WORKING, exclusive, prepare_output, publish_text, publishing
 from wsi_lmc.spreadsheets import to_csv
-from wsi_lmc.steps.outcome import Outcome, Stage
+from wsi_lmc.steps.outcome import Outcome, Stage, State
 
 DEFAULT = Path("wsi-lmc-run")
 SLIDES, MANIFEST, RECORDS, LOGS = "slides.csv", "manifest.csv", "records", "logs"
@@ -33,6 +34,8 @@ _COLUMNS = (
     "slide_id", "stage", "state", "code", "reason", "remedy", "tiles", "mpp", "mpp_source", "seconds",
 )  # fmt: skip
 _SEAL = "sealed"
+_TYPES = {"tiles": int, "seconds": int | float, "mpp": int | float | None, "fresh": bool}
+"""What a record's values are; those that are not here are text."""
 
 
 def prepare_run(out: Path, inputs: Sequence[str] = ()) -> None:
@@ -85,7 +88,7 @@ def confine_results(out: Path, stage: Stage, results: Mapping[str, Sequence[Path
 def list_slides(out: Path) -> list[SlideEntry]:
     """Slides of the run's manifest; none where there is no manifest yet."""
     path = out / MANIFEST
-    return read_manifest(path) if path.is_file() else []
+    return read_manifest(path, own=True) if path.is_file() else []
 
 
 @dataclass(frozen=True)
@@ -136,7 +139,7 @@ def read_request(path: Path) -> Request | None:
         values = json.loads(text)
         listed = {"slides": values} if isinstance(values, list) else dict(values)  # a list: of an older version
         return Request(**{**listed, "slides": tuple(listed["slides"])})
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return None
 
 
@@ -180,7 +183,15 @@ def derive_table(out: Path) -> str:
             earlier = rows.get(outcome.slide_id)
             if earlier is None or earlier.state != "failed" or outcome.state != "failed":
                 rows[outcome.slide_id] = outcome
-    return to_csv(_COLUMNS, ([getattr(rows[slide_id], column) for column in _COLUMNS] for slide_id in sorted(rows)))
+    ordered = [rows[slide_id] for slide_id in sorted(rows)]
+    return to_csv(_COLUMNS, ([_shown(getattr(outcome, column)) for column in _COLUMNS] for outcome in ordered))
+
+
+def _shown(value: object) -> object:
+    """Text on one line, what cannot be printed escaped: names of files stand in reasons."""
+    if not isinstance(value, str):
+        return value
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in value)
 
 
 def record_path(out: Path, stage: Stage, slide_id: str) -> Path:
@@ -206,8 +217,11 @@ def read_record(path: Path) -> Outcome | None:
         values = dict(json.loads(path.read_text(encoding="utf-8")))
         seal = values.pop(_SEAL, None)  # older versions wrote none
         whole = seal is None or seal == fingerprint(values)
-    except (FileNotFoundError, ValueError, TypeError):
+    except (FileNotFoundError, ValueError, TypeError, RecursionError):
         return None
     if not whole or set(values) != {each.name for each in fields(Outcome)}:
         return None
-    return Outcome(**values)
+    if not all(isinstance(value, _TYPES.get(name, str)) for name, value in values.items()):
+        return None
+    known = values["state"] in get_args(State) and values["stage"] in STAGES
+    return Outcome(**cast(dict[str, Any], values)) if known else None

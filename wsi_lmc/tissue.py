@@ -14,6 +14,7 @@ from annotated_doc import Doc
 from jaxtyping import Bool, UInt8
 from skimage.filters import threshold_otsu
 
+from wsi_lmc.errors import UsageError
 from wsi_lmc.slide import Overview, Slide
 
 
@@ -32,6 +33,16 @@ class TissueConfig:
         int, Doc("Saturation that Otsu's threshold is not let over: keeps a slide full of tissue in.")
     ] = 32
 
+    def __post_init__(self) -> None:
+        if self.overview_mpp <= 0:
+            raise UsageError(f"overview_mpp = {self.overview_mpp}", "more than 0 um", "Correct it.")
+        if min(self.smooth_um, self.min_object_um2, self.min_hole_um2) < 0:
+            found = f"smooth_um, min_object_um2 or min_hole_um2 = {self.smooth_um}, {self.min_object_um2}, "
+            raise UsageError(f"{found}{self.min_hole_um2}", "0 or more each", "Correct them.")
+        if not 0 <= self.lowest_threshold <= self.highest_threshold <= 255:
+            found = f"lowest_threshold = {self.lowest_threshold}, highest_threshold = {self.highest_threshold}"
+            raise UsageError(found, "0 to 255, the lowest first", "Correct them.")
+
 
 @dataclass(frozen=True)
 class TissueMask:
@@ -46,38 +57,49 @@ def find_tissue(slide: Slide, config: TissueConfig) -> tuple[TissueMask, Overvie
     """Find tissue on an overview of the slide; also returns the overview, for pictures.
 
     Otsu's threshold on the logarithm of the blurred saturation, held between two limits: on a slide of bare glass, or
-    of nothing but tissue, Otsu splits noise or stain.
+    of nothing but tissue, Otsu splits noise or stain. What cannot be decoded counts as tissue: its tiles are recorded
+    as unreadable, and too many of them fail the slide, instead of being lost in silence.
     """
     overview = slide.overview(config.overview_mpp)
     um = overview.downsample[0] * slide.geometry.mpp.mean
-    mask, threshold = tissue_of(overview.pixels, um, config)
+    mask, threshold = tissue_of(overview.pixels, um, config, overview.unreadable)
     return TissueMask(mask, overview.downsample, threshold), overview
 
 
 def tissue_of(
-    pixels: UInt8[np.ndarray, "y x 3"], um: float, config: TissueConfig
+    pixels: UInt8[np.ndarray, "y x 3"],
+    um: float,
+    config: TissueConfig,
+    unreadable: Bool[np.ndarray, "y x"] | None = None,
 ) -> tuple[Bool[np.ndarray, "y x"], float]:
-    """Tissue mask of RGB pixels of ``um`` microns, and the saturation threshold found."""
+    """Tissue mask of RGB pixels of ``um`` microns, and the saturation threshold found; ``unreadable`` are tissue."""
     foreign = pen_or_black(pixels)
     saturation = saturation_of(pixels).astype(np.float32)
     saturation[foreign] = 0  # before the blur, so that a pen mark does not spread into its surroundings
     smooth = cv2.GaussianBlur(saturation, (0, 0), max(config.smooth_um / um, 0.3))
-    candidates = smooth[~foreign]
+    candidates = smooth[~foreign] if unreadable is None else smooth[~(foreign | unreadable)]
     flat = candidates.size == 0 or candidates.min() == candidates.max()
     found = 0.0 if flat else float(np.expm1(threshold_otsu(np.log1p(candidates))))
     threshold = float(min(max(found, config.lowest_threshold), config.highest_threshold))
     mask = (smooth > threshold) & ~foreign
+    if unreadable is not None:
+        mask |= unreadable
     pixel_um2 = um * um
     mask = _without_small(mask, config.min_object_um2 / pixel_um2)
     glass = np.pad(~mask, 1, constant_values=True)  # glass that reaches the slide's edge is no hole
-    filled = ~_without_small(glass, config.min_hole_um2 / pixel_um2)[1:-1, 1:-1]
+    filled = ~_without_small(glass, config.min_hole_um2 / pixel_um2, outer=True)[1:-1, 1:-1]
     return filled & ~foreign, threshold
 
 
-def _without_small(mask: Bool[np.ndarray, "y x"], most: float) -> Bool[np.ndarray, "y x"]:
-    """A mask without its pieces, connected along edges, of ``most`` pixels or fewer."""
+def _without_small(mask: Bool[np.ndarray, "y x"], most: float, outer: bool = False) -> Bool[np.ndarray, "y x"]:
+    """A mask without its pieces, connected along edges, of ``most`` pixels or fewer.
+
+    With ``outer``, the piece at the corner stays whatever its size: on a small slide all glass is less than a hole.
+    """
     _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=4, ltype=cv2.CV_32S)
     large = stats[:, cv2.CC_STAT_AREA] > int(most)
+    if outer:
+        large[labels[0, 0]] = True
     large[0] = False  # what the mask leaves out
     return large[labels.astype(np.int64, copy=False)]
 

@@ -5,8 +5,9 @@ from wsi_lmc.slide.decoding import decode_jpeg, encode_jpeg
 from wsi_lmc.slide.geometry import Sampling, SlideGeometry, SlideInfo, choose_sampling
 from wsi_lmc.slide.native import NativeTiles
 from wsi_lmc.slide.opening import ReaderName, ReadOptions, check_file, open_slide
+from wsi_lmc.slide.overviewing import Overview, Region
 from wsi_lmc.slide.reader import Boxes, MppStatement, Reader, ReadError
-from wsi_lmc.slide.slide import Overview, ReadPlan, Region, Resample, Slide, Take
+from wsi_lmc.slide.slide import ReadPlan, Resample, Slide, Take
 
 __all__ = [
     "Boxes",

@@ -3,6 +3,7 @@
 Both release the GIL, decode into given memory, and give the very pixels OpenSlide gives (``tests/test_slide.py``).
 """
 
+import struct
 from typing import cast
 
 import imagecodecs
@@ -15,6 +16,7 @@ from wsi_lmc.slide.segments import SegmentTable
 from wsi_lmc.units import LevelSize
 
 _JPEG_ERRORS = (ValueError, KeyError)  # KeyError: of a colour space that simplejpeg has no name for
+_CODESTREAM = b"\xff\x4f\xff\x51"  # its start, and the header with its size
 _END_OF_IMAGE = b"\xff\xd9"
 _PADDING = 64  # bytes within which writers fill up a segment
 
@@ -36,6 +38,7 @@ def decode_segment(
         return
     if denominator != 1:
         raise ValueError("only JPEG is reduced while decoding")
+    _check_codestream(data, LevelSize(out.shape[1], out.shape[0]))
     try:
         pixels = np.asarray(imagecodecs.jpeg2k_decode(data))
     except (RuntimeError, ValueError) as error:
@@ -84,6 +87,21 @@ def looks_whole(jpeg: UInt8[np.ndarray, " _"], segment: LevelSize) -> bool:
 def encode_jpeg(tile: UInt8[np.ndarray, "h w 3"]) -> bytes:
     """RGB as JPEG of quality 95 without chroma subsampling."""
     return cast(bytes, imagecodecs.jpeg8_encode(tile, level=95, subsampling="444"))
+
+
+def _check_codestream(data: bytes, expected: LevelSize) -> None:
+    """Refuse JPEG 2000 whose header names another size: OpenJPEG would take the memory for it.
+
+    Raises:
+        ReadError: it does, or there is no header.
+    """
+    at = data.find(_CODESTREAM) + len(_CODESTREAM)
+    sides = data[at + 4 : at + 4 + 16]  # after the header's length and the profile: right, bottom, left, top
+    if at < len(_CODESTREAM) or len(sides) < 16:
+        raise ReadError("no JPEG 2000 codestream")
+    right, bottom, left, top = struct.unpack(">4I", sides)
+    if (right - left, bottom - top) != (expected.width, expected.height):
+        raise ReadError(f"JPEG 2000 of {right - left} x {bottom - top}, expected {expected.width} x {expected.height}")
 
 
 def _check_size(jpeg: bytes | UInt8[np.ndarray, " _"], expected: LevelSize) -> None:

@@ -1,5 +1,6 @@
 """Slides through OpenSlide: every format it knows, one tile at a time."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import openslide
 from jaxtyping import UInt8
 
 from wsi_lmc.passing import from_text
+from wsi_lmc.slide.limits import check_segments
 from wsi_lmc.slide.reader import MppStatement, ReadError, resolution_statement
 from wsi_lmc.units import LevelSize, SlideBox, SlidePoint, SlideSize
 
@@ -16,6 +18,9 @@ class OpenSlideReader:
 
     After one undecodable tile every later read on the same handle fails (OpenSlide latches the error), so whoever
     catches :class:`ReadError` opens a new reader.
+
+    Raises:
+        SlideError: ``too_large``, where its native tiles are.
     """
 
     name = "openslide"
@@ -23,8 +28,9 @@ class OpenSlideReader:
     def __init__(self, path: Path) -> None:
         self._slide = openslide.OpenSlide(path)
         # Asked now: after a tile that cannot be decoded a handle refuses every question.
-        self._properties = dict(self._slide.properties)
+        self._properties = read_properties(self._slide)
         self._level_sizes = tuple(LevelSize(width, height) for width, height in self._slide.level_dimensions)
+        check_segments(path.name, self._native_tiles(), 4)  # as it decodes to RGBA
 
     @property
     def vendor(self) -> str:
@@ -78,6 +84,17 @@ class OpenSlideReader:
             raise ReadError(str(error)) from (from_text(str(error)) or error)
         return np.asarray(image)
 
+    def _native_tiles(self) -> Iterator[LevelSize]:
+        for level in range(len(self._level_sizes)):
+            sides = [self._properties.get(f"openslide.level[{level}].tile-{side}") for side in ("width", "height")]
+            if None not in sides:
+                yield LevelSize(*(int(str(side)) for side in sides))
+
     def close(self) -> None:
         """Release the file."""
         self._slide.close()
+
+
+def read_properties(slide: openslide.OpenSlide) -> dict[str, str]:
+    """All properties whose names are UTF-8: scanners write others, too, by which OpenSlide's Python finds nothing."""
+    return {name: slide.properties[name] for name in slide.properties if name in slide.properties}

@@ -15,6 +15,7 @@ from wsi_lmc.slide.direct_reader import DirectReader, Scale
 from wsi_lmc.slide.geometry import Sampling, SlideGeometry, SlideInfo
 from wsi_lmc.slide.handles import HandlePool
 from wsi_lmc.slide.native import NativeTiles
+from wsi_lmc.slide.overviewing import DENOMINATORS, Overview, Region, read_in_bands, read_in_blocks, whole_reduction
 from wsi_lmc.slide.proof import Agreement
 from wsi_lmc.slide.reader import Boxes, Done, Reader, ignore
 from wsi_lmc.threads import Pending, Threads
@@ -25,26 +26,8 @@ Reduction = Literal["no", "dct", "area"]
 
 Take = Callable[[int, UInt8[np.ndarray, "h w 3"]], None]
 
-_BLOCK_PX = 2048  # side of the blocks an overview is made of: 16 MB each, whatever the slide's size
+_MOST_OVERVIEW_PX = 64_000_000  # at 8 um 64 x 64 mm: finer, only huge or wrongly calibrated slides would need more
 _BLOCK_TILES = 32  # tiles that are held at full size at a time, to be reduced by area
-_DENOMINATORS: tuple[Denominator, ...] = (8, 4, 2)
-
-
-@dataclass(frozen=True)
-class Region:
-    """RGB pixels of a box; ``transparent`` where some were composited; ``readable`` False: some are background."""
-
-    pixels: UInt8[np.ndarray, "h w 3"]
-    transparent: bool
-    readable: bool
-
-
-@dataclass(frozen=True)
-class Overview:
-    """The whole slide reduced by area; ``downsample`` level-0 pixels make one overview pixel, along x and y."""
-
-    pixels: UInt8[np.ndarray, "h w 3"]
-    downsample: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -167,21 +150,27 @@ class Slide:
         """The slide reduced by area to the coarsest whole reduction of a level that is not coarser than ``mpp``.
 
         Read piece by piece from the coarsest level that suffices, so a slide of one level needs no more memory than
-        others. Reductions are by multiples of 8, or by 4, 2 or 1, because JPEG decodes at an eighth of its size in a
-        fifth of the time.
+        others; beyond 64 million pixels it gets coarser. What cannot be decoded is background, and marked.
         """
         geometry = self.geometry
+        least = math.sqrt(geometry.size.width * geometry.size.height / _MOST_OVERVIEW_PX)
+        mpp = max(mpp, geometry.mpp.mean * least)
         fit = [n for n in range(len(geometry.downsamples)) if geometry.level_mpp(n).mean <= mpp]
         level = fit[-1] if fit else 0
-        factor = _whole_reduction(mpp / geometry.level_mpp(level).mean)
-        whole = self._sources.reader.level_sizes[level]
-        pixels = np.empty((-(-whole.height // factor), -(-whole.width // factor), 3), np.uint8)
+        factor = whole_reduction(mpp / geometry.level_mpp(level).mean)
         if self.direct is not None:
-            self._overview_in_bands(self.direct, level, factor, pixels)
+            canvas = read_in_bands(self.direct, level, factor, self.threads)
         else:
-            self._overview_in_blocks(level, factor, pixels)
+            size, downsample = self._sources.reader.level_sizes[level], geometry.downsamples[level]
+            canvas = read_in_blocks(
+                lambda left, top, block: self.read_level(
+                    SlidePoint(round(left * downsample), round(top * downsample)), level, block
+                ),
+                size,
+                factor,
+            )
         side = factor * geometry.downsamples[level]
-        return Overview(pixels, (side, side))
+        return Overview(canvas.pixels, (side, side), canvas.unreadable if canvas.unreadable.any() else None)
 
     def close(self) -> None:
         """Release the file."""
@@ -202,7 +191,7 @@ class Slide:
         if self.direct is None or self._sources.resample != "dct":
             return 1
         table = self.direct.tables[sampling.level]
-        for denominator in _DENOMINATORS if table.codec == "jpeg" else ():
+        for denominator in DENOMINATORS if table.codec == "jpeg" else ():
             target = (sampling.tile.width * denominator, sampling.tile.height * denominator)
             on_grid = not (corners % denominator).any()
             if (sampling.read.width, sampling.read.height) == target and on_grid and table.divides(denominator):
@@ -246,46 +235,3 @@ class Slide:
             boxes.transparent[part], boxes.unreadable[part] = found.transparent, found.unreadable
             self.threads.each(reduce, count)
         return Pending([], lambda: boxes)
-
-    def _overview_in_bands(
-        self, direct: DirectReader, level: int, factor: int, pixels: UInt8[np.ndarray, "y x 3"]
-    ) -> None:
-        """Whole rows of segments, reduced by the decoder as far as it can, the rest by area."""
-        table = direct.tables[level]
-        fitting = [d for d in _DENOMINATORS if factor % d == 0 and table.codec == "jpeg" and table.divides(d)]
-        denominator = fitting[0] if fitting else 1
-        rest = factor // denominator
-        width, height = -(-table.size.width // denominator), -(-table.size.height // denominator)
-        rows = table.segment.height // denominator
-        step = rows * (rest // math.gcd(rest, rows))
-        for top in range(0, height, step):
-            band = np.empty((1, min(step, height - top), width, 3), np.uint8)
-            direct.read_boxes(Scale(level, denominator), np.asarray([[0, top]]), band, self.threads)
-            reduced = _reduce(band[0], rest)
-            pixels[top // rest : top // rest + len(reduced)] = reduced[:, : pixels.shape[1]]
-
-    def _overview_in_blocks(self, level: int, factor: int, pixels: UInt8[np.ndarray, "y x 3"]) -> None:
-        whole, downsample = self._sources.reader.level_sizes[level], self.geometry.downsamples[level]
-        step = max(1, _BLOCK_PX // factor) * factor
-        for top in range(0, whole.height, step):
-            for left in range(0, whole.width, step):
-                size = LevelSize(min(step, whole.width - left), min(step, whole.height - top))
-                origin = SlidePoint(round(left * downsample), round(top * downsample))
-                block = _reduce(self.read_level(origin, level, size).pixels, factor)
-                y, x = top // factor, left // factor
-                pixels[y : y + block.shape[0], x : x + block.shape[1]] = block
-
-
-def _whole_reduction(wanted: float) -> int:
-    """The greatest multiple of 8, or 4, 2 or 1, that is not above what is wanted."""
-    return int(wanted) // 8 * 8 if wanted >= 8 else next((n for n in (4, 2) if wanted >= n), 1)
-
-
-def _reduce(block: UInt8[np.ndarray, "h w 3"], factor: int) -> UInt8[np.ndarray, "y x 3"]:
-    """Reduce by a whole factor by area; a last row or column of pixels that does not fill a cell is repeated."""
-    if factor == 1:
-        return block
-    height, width = block.shape[:2]
-    padded = np.pad(block, ((0, -height % factor), (0, -width % factor), (0, 0)), mode="edge")
-    shape = (padded.shape[1] // factor, padded.shape[0] // factor)
-    return np.asarray(cv2.resize(padded, shape, interpolation=cv2.INTER_AREA), np.uint8)

@@ -12,7 +12,7 @@ from annotated_doc import Doc
 from wsi_lmc.cohort import SlideEntry
 from wsi_lmc.contours import mask_to_polygons, polygons_to_mask, read_geojson, to_geojson
 from wsi_lmc.errors import SlideError, StoreError
-from wsi_lmc.grid import GridConfig, TileGrid, place_tiles
+from wsi_lmc.grid import GridConfig, TileGrid, measure_grid, place_tiles
 from wsi_lmc.overview import draw_overview, write_jpeg
 from wsi_lmc.provenance import file_fingerprint, fingerprint, to_json
 from wsi_lmc.publish import publish_text, publishing, working
@@ -171,6 +171,7 @@ def plan_tiles(task: TileTask, slide: Slide) -> tuple[TileGrid, TissueMask, Over
     Raises:
         SlideError: ``bad_mask``, ``too_coarse`` or ``too_large``.
     """
+    measure_grid(slide.geometry, task.config.grid)  # refused before anything is decoded
     if task.mask is None:
         mask, overview = find_tissue(slide, task.config.tissue)
     else:
