@@ -71,6 +71,9 @@ def test_glass_that_reaches_the_edge_is_no_hole() -> None:
     mask, _ = tissue_of(pixels, 8.0, CONFIG)
     assert not mask[5, -5]
     assert mask[105, 115]
+    tiny = _picture((25, 33))  # all its glass is less than a hole
+    assert not tissue_of(tiny, 8.0, CONFIG)[0].any()
+    assert tissue_of(_stained(tiny, (slice(None), slice(10, 33))), 8.0, CONFIG)[0].mean() == pytest.approx(0.7, abs=0.1)
 
 
 @pytest.mark.real

@@ -70,14 +70,19 @@ def tissue_of(
     pixel_um2 = um * um
     mask = _without_small(mask, config.min_object_um2 / pixel_um2)
     glass = np.pad(~mask, 1, constant_values=True)  # glass that reaches the slide's edge is no hole
-    filled = ~_without_small(glass, config.min_hole_um2 / pixel_um2)[1:-1, 1:-1]
+    filled = ~_without_small(glass, config.min_hole_um2 / pixel_um2, outer=True)[1:-1, 1:-1]
     return filled & ~foreign, threshold
 
 
-def _without_small(mask: Bool[np.ndarray, "y x"], most: float) -> Bool[np.ndarray, "y x"]:
-    """A mask without its pieces, connected along edges, of ``most`` pixels or fewer."""
+def _without_small(mask: Bool[np.ndarray, "y x"], most: float, outer: bool = False) -> Bool[np.ndarray, "y x"]:
+    """A mask without its pieces, connected along edges, of ``most`` pixels or fewer.
+
+    With ``outer``, the piece at the corner stays whatever its size: on a small slide all glass is less than a hole.
+    """
     _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=4, ltype=cv2.CV_32S)
     large = stats[:, cv2.CC_STAT_AREA] > int(most)
+    if outer:
+        large[labels[0, 0]] = True
     large[0] = False  # what the mask leaves out
     return large[labels.astype(np.int64, copy=False)]
 
