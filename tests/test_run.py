@@ -70,7 +70,7 @@ def test_bad_slides_are_explained_and_the_others_done(small_cohort: Path, tmp_pa
     assert {outcome.slide_id: outcome.code or outcome.state for outcome in found} == {
         "empty": "empty_file",
         "garbage": "not_a_slide",
-        "half": "damaged",
+        "half": "truncated",
         "south-01": "done",
         "missing": "missing",
     }

@@ -230,10 +230,10 @@ def test_files_that_are_no_slides_each_have_their_reason(tmp_path: Path, small_c
     assert found == {
         "empty": "empty_file",
         "text": "not_a_slide",
-        "folder": "not_a_file",
+        "folder": "folder",
         "pipe": "not_a_file",
-        "half": "damaged",
-        "start": "damaged",
+        "half": "truncated",
+        "start": "truncated",
         "strips": "unsupported",
     }
     assert _code(tmp_path / "none.svs") == "missing"

@@ -14,9 +14,11 @@ from typing import Literal
 SlideCode = Literal[
     "missing",
     "empty_file",
+    "folder",
     "not_a_file",
     "not_a_slide",
     "duplicate_name",
+    "truncated",
     "damaged",
     "unsupported",
     "not_an_image",

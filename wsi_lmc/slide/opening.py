@@ -11,6 +11,7 @@ import tifffile
 from wsi_lmc.errors import SlideError
 from wsi_lmc.slide.calibration import GivenMpp, calibrate
 from wsi_lmc.slide.direct_reader import DirectReader
+from wsi_lmc.slide.directories import COPY_AGAIN, TIFF_MAGIC, check_directories
 from wsi_lmc.slide.geometry import SlideGeometry, whole_slide
 from wsi_lmc.slide.handles import HandlePool
 from wsi_lmc.slide.openslide_reader import OpenSlideReader
@@ -25,7 +26,6 @@ from wsi_lmc.units import LevelSize, SlideSize
 ReaderName = Literal["auto", "direct", "openslide", "tiffslide"]
 
 _MOST_STRETCH = 4.0
-_TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 @dataclass(frozen=True)
@@ -71,23 +71,26 @@ def check_file(path: Path) -> None:
     """Refuse what cannot be a slide before any library touches it (a FIFO would block for ever).
 
     Raises:
-        SlideError: ``missing``, ``not_a_file``, ``empty_file`` or ``damaged`` (a TIFF that lost its end).
+        SlideError: ``missing``, ``folder``, ``not_a_file``, ``empty_file``, ``truncated`` (a TIFF that lost its end),
+            ``damaged`` or ``io``.
     """
     try:
         status = path.stat()
     except OSError as error:
         raise SlideError("missing", f"no file {path.name}", "a slide", "Check the path and permissions.") from error
+    if stat.S_ISDIR(status.st_mode):
+        raise SlideError("folder", f"{path.name} is a folder", "a slide file", "Give the file that stands for it.")
     if not stat.S_ISREG(status.st_mode):
         raise SlideError("not_a_file", f"{path.name} is no regular file", "a slide file", "Give the file itself.")
     if status.st_size == 0:
         raise SlideError("empty_file", f"{path.name} has 0 bytes", "a slide", "Copy the slide again.")
-    if _magic(path)[:4] in _TIFF_MAGIC:
+    if _magic(path)[:4] in TIFF_MAGIC:
+        check_directories(path, status.st_size)
         _check_tiff_is_whole(path, status.st_size)
 
 
 def _check_tiff_is_whole(path: Path, size: int) -> None:
     """Libraries open a TIFF that was cut short and drop levels in silence; the directories tell how long it was."""
-    again = "Copy the slide again from its source and compare checksums."
     try:
         with tifffile.TiffFile(path) as tiff:
             ends = [
@@ -99,10 +102,10 @@ def _check_tiff_is_whole(path: Path, size: int) -> None:
             ]
     except PARSE_ERRORS as error:
         raise SlideError(
-            "damaged", f"unreadable TIFF directory in {path.name}: {error}", "a whole TIFF", again
+            "damaged", f"unreadable TIFF directory in {path.name}: {error}", "a whole TIFF", COPY_AGAIN
         ) from error
     if max(ends, default=0) > size:
-        raise SlideError("damaged", f"{path.name} ends at byte {size}", f"{max(ends)} bytes at least", again)
+        raise SlideError("truncated", f"{path.name} ends at byte {size}", f"{max(ends)} bytes at least", COPY_AGAIN)
 
 
 def _check_levels(path: Path, levels: tuple[LevelSize, ...]) -> None:
@@ -118,7 +121,7 @@ def _check_levels(path: Path, levels: tuple[LevelSize, ...]) -> None:
                 "damaged",
                 f"{path.name} has levels of {finest.width} x {finest.height} and {level.width} x {level.height} pixels",
                 "levels of one shape",
-                "Copy the slide again from its source and compare checksums.",
+                COPY_AGAIN,
             )
 
 
@@ -152,7 +155,7 @@ def _open_reader(path: Path, reader: ReaderName) -> Reader:
     try:
         return OpenSlideReader(path)
     except openslide.OpenSlideUnsupportedFormatError as error:
-        if reader in ("auto", "direct") and _magic(path)[:4] in _TIFF_MAGIC:
+        if reader in ("auto", "direct") and _magic(path)[:4] in TIFF_MAGIC:
             return _open_tiffslide(path)
         raise _unsupported(path, str(error)) from error
     except openslide.OpenSlideError as error:
@@ -165,7 +168,7 @@ def _open_reader(path: Path, reader: ReaderName) -> Reader:
 
 
 def _open_tiffslide(path: Path) -> Reader:
-    if _magic(path)[:4] not in _TIFF_MAGIC:
+    if _magic(path)[:4] not in TIFF_MAGIC:
         raise _unsupported(path, "tiffslide reads TIFF families only")
     try:
         return TiffSlideReader(path)
@@ -181,7 +184,7 @@ def _unsupported(path: Path, said: str) -> SlideError:
         return SlideError(
             "unsupported", f"{path.name} is DICOM, but no slide: {said}", "DICOM WSI", "Export it as a pyramid."
         )
-    if head[:4] in _TIFF_MAGIC:
+    if head[:4] in TIFF_MAGIC:
         return SlideError(
             "unsupported",
             f"{path.name} is TIFF, but no slide: {said}",
