@@ -11,9 +11,9 @@ import torch
 
 from wsi_lmc.errors import UsageError
 from wsi_lmc.export import export_features
-from wsi_lmc.export.bags import spreadsheet_cell
 from wsi_lmc.export.trident import magnification
 from wsi_lmc.featurestore import FeatureStore, write_features
+from wsi_lmc.spreadsheets import to_cell
 from wsi_lmc.tilestore import TileRows, Validity
 
 DIM = 7
@@ -254,8 +254,8 @@ def test_cells_cannot_run_as_formulas(stores: Path, tmp_path: Path) -> None:
     labels = {"a": ("=HYPERLINK(1)", "+1"), "b": ("@x", "-")}
     export_features([make_store(stores, "a", 2), make_store(stores, "b", 2)], "clam", tmp_path / "out", labels)
     with (tmp_path / "out" / "dataset.csv").open(newline="") as file:
-        assert list(csv.reader(file))[1:] == [["'=HYPERLINK(1)", "a", "'+1"], ["'@x", "b", "'-"]]
-    assert spreadsheet_cell("HER2+") == "HER2+"
+        assert list(csv.reader(file))[1:] == [["'=HYPERLINK(1)", "a", "+1"], ["'@x", "b", "'-"]]
+    assert to_cell("HER2+") == "HER2+"
 
 
 @pytest.mark.parametrize("to", ["trident", "clam"])

@@ -48,7 +48,7 @@ def test_a_traceback_goes_to_the_log(tmp_path: Path) -> None:
 
 
 def test_no_cell_is_a_formula(tmp_path: Path) -> None:
-    record(tmp_path, Outcome("a", "tile", "failed", "damaged", '=HYPERLINK("x")', "-1"))
+    record(tmp_path, Outcome("a", "tile", "failed", "damaged", '=HYPERLINK("x")', "-1+1"))
     row = _rows(tmp_path)["a"]
     assert row["reason"].startswith("'=")
     assert row["remedy"].startswith("'-")

@@ -1,7 +1,5 @@
 """The whole first evaluation: probes on several sets of features of the same tiles, their tables and pictures."""
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -12,6 +10,7 @@ from wsi_lmc.evaluation.probes import class_probe, site_probe
 from wsi_lmc.evaluation.scores import Score, SlideFeatures
 from wsi_lmc.provenance import created_by
 from wsi_lmc.publish import prepare_output, publish_text, publishing
+from wsi_lmc.spreadsheets import to_csv
 
 FeatureSets = Mapping[str, Sequence[SlideFeatures]]
 
@@ -90,11 +89,10 @@ def _cell(score: Score) -> str:
 
 
 def _table(scores: Mapping[str, Sequence[Score]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("features", "metric", "value", "low", "high", "chance", "tiles", "slides"))
+    columns = ("features", "metric", "value", "low", "high", "chance", "tiles", "slides")
+    rows: list[tuple[object, ...]] = []
     for name, found in scores.items():
         for score in found:
             values = [f"{value:.4f}" for value in (score.value, score.low, score.high, score.chance)]
-            writer.writerow((name, score.metric, *values, score.tiles, score.slides))
-    return text.getvalue()
+            rows.append((name, score.metric, *values, score.tiles, score.slides))
+    return to_csv(columns, rows)

@@ -14,8 +14,6 @@ from wsi_lmc.featurestore import FeatureStore
 from wsi_lmc.tilestore import Validity
 from wsi_lmc.zarrio import Attributes, damaged_arrays
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-
 
 @dataclass(frozen=True)
 class Skipped:
@@ -100,11 +98,6 @@ def check_stores(stores: Sequence[FeatureStore]) -> None:
                     "one tile size, pixel size, stride and encoder in an export",
                     "Export them one kind at a time.",
                 )
-
-
-def spreadsheet_cell(text: str) -> str:
-    """Text for a CSV cell; what a spreadsheet would run as a formula gets an apostrophe in front."""
-    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def _kind(store: FeatureStore) -> dict[str, object]:

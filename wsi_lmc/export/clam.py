@@ -1,16 +1,15 @@
 """CLAM's folder of features: ``h5_files/<id>.h5``, ``pt_files/<id>.pt`` and a data set's ``dataset.csv``."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from wsi_lmc.export.bags import Bag, spreadsheet_cell
+from wsi_lmc.export.bags import Bag
 from wsi_lmc.export.hdf5 import Dataset, write_hdf5
 from wsi_lmc.publish import publish_text, publishing
+from wsi_lmc.spreadsheets import to_csv
 
 DATASET = "dataset.csv"
 
@@ -30,11 +29,6 @@ def write_dataset(slide_ids: Sequence[str], labels: Mapping[str, tuple[str, str]
 
     A slide of an unknown patient is a case of its own: CLAM stops at an empty ``case_id``.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("case_id", "slide_id", "label"))
-    for slide_id in slide_ids:
-        patient, label = labels[slide_id]
-        writer.writerow([spreadsheet_cell(cell) for cell in (patient or slide_id, slide_id, label)])
-    publish_text(out, out / DATASET, text.getvalue())
+    rows = ((labels[slide_id][0] or slide_id, slide_id, labels[slide_id][1]) for slide_id in slide_ids)
+    publish_text(out, out / DATASET, to_csv(("case_id", "slide_id", "label"), rows))
     return out / DATASET
