@@ -35,6 +35,7 @@ SlideCode = Literal[
     "store",
     "io",
     "worker_died",
+    "timed_out",
     "internal",
 ]
 
