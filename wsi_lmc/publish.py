@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import psutil
 from filelock import FileLock, Timeout
@@ -47,6 +48,28 @@ def publish_text(run_folder: Path, final: Path, text: str) -> None:
     """Write a small text file atomically."""
     with publishing(run_folder, final) as draft:
         draft.write_text(text, encoding="utf-8")
+
+
+def publish_file(final: Path, text: str) -> None:
+    """Write a text file that lies in no run folder, atomically; a file that stood there is replaced.
+
+    Raises:
+        UsageError: it cannot be written.
+    """
+    try:
+        with TemporaryDirectory(dir=final.parent, prefix=".wsi-lmc-") as beside:
+            draft = Path(beside) / final.name
+            draft.write_text(text, encoding="utf-8")
+            _flush(draft)
+            draft.replace(final)
+    except OSError as error:
+        raise UsageError(f"cannot write {final} ({error.strerror})", "a writable place", "Name another.") from error
+
+
+def nearest_folder(path: Path) -> Path:
+    """The folder itself, or the nearest one above it that exists: on whose disk it would be."""
+    absolute = path.absolute()
+    return next(folder for folder in (absolute, *absolute.parents) if folder.is_dir())
 
 
 @contextmanager
