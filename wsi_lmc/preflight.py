@@ -91,6 +91,7 @@ def audits_as_csv(slides: Sequence[SlideEntry], audits: Sequence[Audit], machine
         "store_bytes",
         "core_seconds",
         "notes",
+        "detail",
     )
     return to_csv(columns, [_row(entry, audit, machine) for entry, audit in zip(slides, audits, strict=True)])
 
@@ -120,6 +121,7 @@ def _row(entry: SlideEntry, audit: Audit, machine: Machine) -> list[object]:
         _store_bytes(audit),
         _core_seconds(audit, machine),
         "; ".join(audit.notes),
+        audit.detail,
     ]
 
 
