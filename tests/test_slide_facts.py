@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.tiffs import Kind, write_tiff
-from wsi_lmc.slide import MppStatement, agree, look_into
+from wsi_lmc.slide import MppStatement, agree, look_into, open_slide
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (300, 520, 3), dtype=np.uint8)
 
@@ -42,6 +42,15 @@ def test_text_in_place_of_a_number_is_not_passed_on(tmp_path: Path) -> None:
     assert {said.x for said in facts.statements if said.source == "aperio.MPP"} == {"no number"}
     assert "DOE" not in repr(facts)
     assert not agree(facts.statements)
+
+
+def test_a_name_of_a_property_that_is_no_utf8_spoils_nothing(tmp_path: Path) -> None:
+    """Scanners of other languages write such names, in Latin-1; a good slide was refused for it."""
+    path = write_tiff(tmp_path / "slide.svs", [PIXELS], Kind(aperio=True), um=0.25)
+    path.write_bytes(path.read_bytes().replace(b"Library v12.0.15", b"|Gr\xf6\xdfe = 1 |    "))
+    assert _said(path)["aperio.MPP"] == 0.25
+    with open_slide(path) as slide:
+        assert slide.mpp_source == "aperio.MPP"
 
 
 def test_a_file_that_no_library_opens_says_nothing(tmp_path: Path) -> None:

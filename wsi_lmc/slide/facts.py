@@ -12,6 +12,7 @@ from pathlib import Path
 import openslide
 import tiffslide
 
+from wsi_lmc.slide.openslide_reader import read_properties
 from wsi_lmc.slide.reader import MppStatement, resolution_statement
 from wsi_lmc.slide.segments import PARSE_ERRORS
 from wsi_lmc.units import LevelSize
@@ -46,7 +47,7 @@ def openslide_version() -> str:
 def _ask_openslide(path: Path) -> FileFacts | None:
     try:
         with openslide.OpenSlide(path) as slide:
-            properties: dict[str, object] = dict(slide.properties)
+            properties = read_properties(slide)
             sizes = tuple(LevelSize(width, height) for width, height in slide.level_dimensions)
     except openslide.OpenSlideError:
         return None

@@ -22,7 +22,7 @@ class OpenSlideReader:
     def __init__(self, path: Path) -> None:
         self._slide = openslide.OpenSlide(path)
         # Asked now: after a tile that cannot be decoded a handle refuses every question.
-        self._properties = dict(self._slide.properties)
+        self._properties = read_properties(self._slide)
         self._level_sizes = tuple(LevelSize(width, height) for width, height in self._slide.level_dimensions)
 
     @property
@@ -80,3 +80,8 @@ class OpenSlideReader:
     def close(self) -> None:
         """Release the file."""
         self._slide.close()
+
+
+def read_properties(slide: openslide.OpenSlide) -> dict[str, str]:
+    """All properties whose names are UTF-8: scanners write others, too, by which OpenSlide's Python finds nothing."""
+    return {name: slide.properties[name] for name in slide.properties if name in slide.properties}
