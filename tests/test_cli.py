@@ -1,6 +1,8 @@
 """The command line as a user meets it: real processes, their exit codes, what they print."""
 
+import csv
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -47,6 +49,10 @@ def test_version_is_one_line() -> None:
         (["tile", "x.svs", "--tile-mpp", "half"], "--tile-mpp"),
         (["tile", "nothing*.svs"], "no slides in nothing*.svs"),
         (["tile", "x.svs", "--config", "none.yaml"], "none.yaml"),
+        (["plan", "nothing*.svs"], "no slides in nothing*.svs"),
+        (["plan", "x.svs", "--slide-timeout", "-1"], "--slide-timeout"),
+        (["plan", "x.svs", "--csv", "none/plan.csv"], "no folder none"),
+        (["plan", "x.svs", "--tile-mpp", "half"], "--tile-mpp"),
         (["train"], "no tile stores in wsi-lmc-run"),
         (["train", "--steps", "0"], "steps = 0"),
         (["embed"], "neither --ckpt nor --encoder"),
@@ -140,3 +146,28 @@ def test_an_interrupted_run_goes_on(small_cohort: Path, tmp_path: Path) -> None:
     again = run("tile", small_cohort / "slides", "-o", "out", cwd=tmp_path)
     assert again.returncode == 0
     assert f"4 done ({done} before)" in again.stdout
+
+
+def test_a_cohort_is_looked_at_before_any_work(small_cohort: Path, tmp_path: Path) -> None:
+    shutil.copytree(small_cohort / "slides", tmp_path / "slides")
+    good = run("plan", "slides", "--workers", 1, cwd=tmp_path)
+    assert good.returncode == 0, good.stderr
+    assert "4 ok; " in good.stdout
+    whole = (tmp_path / "slides" / "south-02.svs").read_bytes()
+    (tmp_path / "slides" / "south-02.svs").write_bytes(whole[: len(whole) // 2])
+    bad = run("plan", "slides", "--no-overviews", "--workers", 0, "--csv", "plan.csv", cwd=tmp_path)
+    assert bad.returncode == 1, bad.stderr
+    assert "south-02: truncated: " in bad.stdout
+    assert "3 ok, 1 failed; at most " in bad.stdout
+    with (tmp_path / "plan.csv").open() as file:
+        assert [row["code"] for row in csv.DictReader(file)] == ["", "", "", "truncated"]
+    assert {path.name for path in tmp_path.iterdir()} == {"slides", "plan.csv"}, "nothing else was written"
+
+
+def test_a_disk_that_is_too_small_is_told(small_cohort: Path, tmp_path: Path) -> None:
+    full = Path("/proc")  # whose disk has no room at all
+    if not full.is_dir():
+        pytest.skip("no file system without room here")
+    result = run("plan", small_cohort / "slides", "-o", full / "run", "--workers", 0, cwd=tmp_path)
+    assert result.returncode == 1
+    assert "NOT ENOUGH" in result.stdout

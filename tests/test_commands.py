@@ -7,6 +7,7 @@ import pytest
 
 from wsi_lmc.commands.common import close, resolve, with_settings
 from wsi_lmc.commands.embed import command as embed
+from wsi_lmc.commands.plan import command as plan
 from wsi_lmc.commands.tile import command as tile
 from wsi_lmc.commands.train import command as train
 from wsi_lmc.config import settings_of
@@ -17,7 +18,8 @@ from wsi_lmc.training import TrainConfig
 
 
 @pytest.mark.parametrize(
-    ("command", "configs"), [(tile, [TileConfig]), (train, [TrainConfig]), (embed, [EmbedConfig, TileConfig])]
+    ("command", "configs"),
+    [(plan, [TileConfig]), (tile, [TileConfig]), (train, [TrainConfig]), (embed, [EmbedConfig, TileConfig])],
 )
 def test_every_setting_is_a_flag(command: object, configs: list[type]) -> None:
     assert callable(command)

@@ -71,7 +71,7 @@ class OpenVino:
     def __init__(self, encoder: Encoder) -> None:
         self._encoder = encoder
         self._exact = dataclasses.replace(encoder, precision="float32")
-        self._library = _library()
+        self._library = openvino_library()
         self._compiled: dict[tuple[object, ...], Callable[[Tensor], Tensor]] = {}
         self._compiling = Lock()
         self.used: Backend = "openvino"
@@ -172,10 +172,13 @@ def _convert(module: nn.Module, example: Tensor) -> object:
     return frontend.convert(frontend.load(decoder))
 
 
-def _library() -> ModuleType:
+def openvino_library() -> ModuleType:
     """OpenVINO, kept from sending word of its use over the network, which it does when it is imported.
 
     It does without the package that sends it where that cannot be imported; None is Python's own mark of that.
+
+    Raises:
+        UsageError: it cannot be imported.
     """
     cast(dict[str, Any], sys.modules).setdefault("openvino_telemetry", None)
     try:

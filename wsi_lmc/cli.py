@@ -15,6 +15,8 @@ from wsi_lmc.errors import UsageError, WsiLmcError
 from wsi_lmc.passing import is_full
 
 COMMANDS = {
+    "plan": "Look at slides before any work: what would fail and why, tiles, disk, hours.",
+    "doctor": "Check this machine and installation: versions, codecs, devices, the output's disk.",
     "tile": "Find tissue and cut calibrated tiles: slides in, tile stores out.",
     "train": "Train a stain-invariant encoder on one site's tiles (LMC).",
     "embed": "Turn tile stores or slides into features with a frozen encoder.",

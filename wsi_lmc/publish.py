@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import psutil
 
@@ -68,6 +69,28 @@ def discard(run_folder: Path, final: Path) -> None:
             _flush(final.parent)
     finally:
         shutil.rmtree(workplace, ignore_errors=True)
+
+
+def publish_file(final: Path, text: str) -> None:
+    """Write a text file that lies in no run folder, atomically; a file that stood there is replaced.
+
+    Raises:
+        UsageError: it cannot be written.
+    """
+    try:
+        with TemporaryDirectory(dir=final.parent, prefix=".wsi-lmc-") as beside:
+            draft = Path(beside) / final.name
+            draft.write_text(text, encoding="utf-8")
+            _flush(draft)
+            draft.replace(final)
+    except OSError as error:
+        raise UsageError(f"cannot write {final} ({error.strerror})", "a writable place", "Name another.") from error
+
+
+def nearest_folder(path: Path) -> Path:
+    """The folder itself, or the nearest one above it that exists: on whose disk it would be."""
+    absolute = path.absolute()
+    return next(folder for folder in (absolute, *absolute.parents) if folder.is_dir())
 
 
 @contextmanager

@@ -66,7 +66,7 @@ def tile_cohort(slides: Sequence[SlideEntry], out: Path, config: TileConfig, opt
     Raises:
         UsageError: the folder or the mask does not fit; nothing was started.
     """
-    masks = _masks(slides, options.mask)
+    masks = find_masks(slides, options.mask)
     prepare_run(out)
     add_slides(out, slides)
     write_resolved(out, {"tile": config})
@@ -105,7 +105,7 @@ def embed_cohort(
     from wsi_lmc.pooling import pooled
     from wsi_lmc.steps.embed import EmbedTask, embed_slide
 
-    masks = _masks(inputs.slides, options.mask)
+    masks = find_masks(inputs.slides, options.mask)
     device = config.device_here()
     sha256 = accelerated(pooled(load_encoder(encoder, device), config.pooling), config.backend).sha256
     load_normaliser(config.normalise, config.reference, config.weights, device)  # so that it fails now, if at all
@@ -237,7 +237,12 @@ def _add(sources: dict[str, Path | TileTask], slide_id: str, source: Path | Tile
     sources[slide_id] = source
 
 
-def _masks(slides: Sequence[SlideEntry], mask: Path | None) -> dict[str, Path]:
+def find_masks(slides: Sequence[SlideEntry], mask: Path | None) -> dict[str, Path]:
+    """Outlines by slide id, of a GeoJSON or a folder of ``<slide_id>.geojson``; none where no mask is given.
+
+    Raises:
+        UsageError: it does not exist, or is one for several slides.
+    """
     if mask is None:
         return {}
     if mask.is_dir():

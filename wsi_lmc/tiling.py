@@ -9,7 +9,7 @@ from jaxtyping import Bool, UInt8
 
 from wsi_lmc.errors import SlideError
 from wsi_lmc.grid import TileGrid
-from wsi_lmc.slide import Boxes, NativeTiles, Slide, Take
+from wsi_lmc.slide import Boxes, NativeTiles, ReadPlan, Slide, Take
 from wsi_lmc.threads import Pending, Threads, in_turn
 from wsi_lmc.tilestore import TILES_PER_SHARD, Codec, StoredCodec, TileRows, Validity
 from wsi_lmc.tilewriter import TileStoreWriter
@@ -66,8 +66,7 @@ def cut_tiles(slide: Slide, grid: TileGrid, path: Path, codec: Codec, attributes
         attributes: fingerprints and the tissue settings, stored beside the slide's and the tiles' description.
     """
     plan = slide.plan(grid.origins, grid.sampling)
-    native = slide.native_tiles(plan) if codec == "auto" else None
-    stored: StoredCodec = "kept" if native is not None else "lossless" if codec == "auto" else codec
+    stored, native = how_stored(slide, plan, codec)
     valid: list[UInt8[np.ndarray, " tile"]] = [np.zeros(0, np.uint8)]
     with TileStoreWriter(path, len(grid), grid.sampling.tile.width, stored) as writer:
         if native is not None:
@@ -81,6 +80,12 @@ def cut_tiles(slide: Slide, grid: TileGrid, path: Path, codec: Codec, attributes
             writer.flush(row)
         rows = TileRows(grid.origins, grid.tissue_fraction, np.concatenate(valid))
         writer.close(rows, {"slide": asdict(slide.info), "tile": describe_tiles(slide, grid), **attributes})
+
+
+def how_stored(slide: Slide, plan: ReadPlan, codec: Codec) -> tuple[StoredCodec, NativeTiles | None]:
+    """What becomes of a plan's pixels in the store, and the slide's own JPEG bytes where they are kept."""
+    native = slide.native_tiles(plan) if codec == "auto" else None
+    return "kept" if native is not None else "lossless" if codec == "auto" else codec, native
 
 
 def _keep(native: NativeTiles, writer: TileStoreWriter, threads: Threads) -> Iterator[UInt8[np.ndarray, " _"]]:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from wsi_lmc.commands.text import printable
 from wsi_lmc.runfolder import DEFAULT
 from wsi_lmc.status import RunReader, StageStatus, in_words
 
@@ -63,7 +64,7 @@ def _as_text(run: Path, stages: list[StageStatus], now: float, all_failures: boo
         lines += [f"  failed: {outcome.slide_id}: {outcome.code}: {outcome.reason}" for outcome in shown]
         if len(shown) < len(status.failures):
             lines.append(f"  and {len(status.failures) - len(shown)} more: wsi-lmc status {run} --failures")
-    return "\n".join(_printable(line) for line in lines) or f"{run}: no slide is planned yet"
+    return "\n".join(printable(line) for line in lines) or f"{run}: no slide is planned yet"
 
 
 def _as_json(run: Path, stages: list[StageStatus], now: float) -> dict[str, Any]:
@@ -87,8 +88,3 @@ def _stage_as_json(status: StageStatus) -> dict[str, Any]:
         "working": [asdict(holder) for holder in status.working],
         "failures": [{key: getattr(outcome, key) for key in kept} for outcome in status.failures],
     }
-
-
-def _printable(text: str) -> str:
-    """Without what would steer a terminal: reasons may quote bytes of a file."""
-    return "".join(sign if sign.isprintable() else "?" for sign in text)

@@ -6,6 +6,7 @@ quote the file and this module judges.
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -69,6 +70,14 @@ def parse_mpp(text: str) -> float | None:
     except ValueError:
         return None
     return value if math.isfinite(value) and SMALLEST <= value <= LARGEST else None
+
+
+def agree(statements: Sequence[MppStatement]) -> bool:
+    """Whether all usable statements agree within 2 %, axis by axis; unusable ones agree with nothing."""
+    values = [(parse_mpp(statement.x), parse_mpp(statement.y)) for statement in statements]
+    xs, ys = [x for x, _ in values if x is not None], [y for _, y in values if y is not None]
+    usable = len(xs) == len(ys) == len(values)
+    return usable and all(max(axis, default=1.0) <= min(axis, default=1.0) * (1 + _AGREE) for axis in (xs, ys))
 
 
 def _first_usable(statements: tuple[MppStatement, ...]) -> Calibration | None:
