@@ -41,7 +41,7 @@ def test_tiling_needs_no_torch() -> None:
 
 @pytest.mark.parametrize("name", _modules())
 def test_every_module_has_a_namesake_test(name: str) -> None:
-    assert list((ROOT / "tests").glob(f"test_{name}.py")) + list((ROOT / "tests").glob(f"test_{name}_*.py"))
+    assert list((ROOT / "tests").rglob(f"test_{name}.py")) + list((ROOT / "tests").rglob(f"test_{name}_*.py"))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))

@@ -180,7 +180,7 @@ def test_gpu_workers_of_a_running_cluster_are_used(tmp_path: Path) -> None:
 def test_a_scheduler_that_cannot_be_used_is_a_usage_error(
     address: str, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("wsi_lmc.cluster._CONNECT_S", 1)
+    monkeypatch.setattr("wsi_lmc.cluster.executor._CONNECT_S", 1)
     with pytest.raises(UsageError, match=said):
         make_executor(LocalWorkers(1), address)
 

@@ -17,9 +17,9 @@ from wsi_lmc.embedding import EmbedConfig
 from wsi_lmc.executor import SerialExecutor
 from wsi_lmc.featurestore import FeatureStore, write_features
 from wsi_lmc.publish import working
-from wsi_lmc.rerun import failed_slides, repair, rerun
+from wsi_lmc.rerun import repair
 from wsi_lmc.run import EmbedInputs, RunOptions, embed_cohort, find_stores, tile_cohort
-from wsi_lmc.runfolder import SLIDES, outcomes
+from wsi_lmc.runfolder import SLIDES
 from wsi_lmc.steps.parts import FOLDER as PARTS
 from wsi_lmc.steps.tile import TileConfig
 from wsi_lmc.synthetic import write_cohort
@@ -247,25 +247,3 @@ def test_the_command_names_exits_and_mends(run: Path) -> None:
     assert zarr.open_group(chunk.parent.parent, mode="r").attrs["schema"] == "wsi-lmc/tiles"
     nowhere = subprocess.run([*command[:4], str(run / "none")], capture_output=True, text=True, check=False)
     assert nowhere.returncode == 2
-
-
-def test_what_failed_is_tried_again_as_it_was_asked_for(tmp_path: Path) -> None:
-    """The slide was out of reach, with an outline of its own; the embedding failed for want of the encoder's folder."""
-    write_cohort(tmp_path, {"north": 2}, seed=6, size=(1024, 1280))
-    slides, away, out = tmp_path / "slides", tmp_path / "away", tmp_path / "run"
-    entries = find_slides([str(slides)])
-    square = [[[0, 0], [800, 0], [800, 800], [0, 800], [0, 0]]]
-    (tmp_path / "outlines").mkdir()
-    for entry in entries:
-        document = {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": square}, "properties": {}}
-        (tmp_path / "outlines" / f"{entry.slide_id}.geojson").write_text(json.dumps(document))
-    entries[0].path.rename(away)
-    tile_cohort(entries, out, TileConfig(mpp=0.5), RunOptions(SerialExecutor(), mask=tmp_path / "outlines"))
-    assert failed_slides(out, "tile") == [entries[0].slide_id]
-    away.rename(entries[0].path)
-    (outcome,) = rerun(out, "tile", failed_slides(out, "tile"), OPTIONS)
-    assert outcome.state == "done"
-    assert [each.state for each in outcomes(out, "tile")] == ["done", "done"]
-    assert found(out) == []
-    again = [sys.executable, "-m", "wsi_lmc", "retry-failed", str(out)]
-    assert "no slide" in subprocess.run(again, capture_output=True, text=True, check=True).stdout

@@ -9,48 +9,25 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import ExitStack, closing, suppress
-from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, cast
 from urllib.parse import urlsplit
 
 import dask
-from distributed import Client, Future, Nanny, Scheduler, SpecCluster, Worker, WorkerPlugin
+from distributed import Client, Future
 from distributed.scheduler import KilledWorker
-from distributed.system import MEMORY_LIMIT
 
+from wsi_lmc.cluster.local import CPU, GPU, SCHEDULING, LocalWorkers, MemoryLimit, local_settings, start
 from wsi_lmc.errors import StoreError, UsageError
 from wsi_lmc.executor import Executor, SerialExecutor, Step, attempt, failed
 from wsi_lmc.jobqueue import JobConfig, Jobs
 from wsi_lmc.steps.agenda import Agenda, Item, Task
 from wsi_lmc.steps.outcome import Outcome, Split
-from wsi_lmc.threads import available_cores
-
-GPU, CPU = "GPU", "CPU"
-"""Resources of workers: the first is for those that embed and train, the second for those that tile."""
 
 _GPU_SHARE = 0.25  # of a task that embeds: while one is computed, others are read, opened and written
 _LOOK_S = 2.0  # how often workers are counted: they come and go
 _CONNECT_S = 15
-_LEAST_MEMORY = 2 << 30  # bytes a worker may always have: libraries reserve more than they use
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
-_SCHEDULING = {
-    "distributed.scheduler.allowed-failures": 0,  # who may be tried again is decided here, see Agenda
-    "distributed.scheduler.worker-saturation": 1.0,  # nothing queues at a worker, so nothing else dies with it
-}
-_NO_PROFILE = {"distributed.worker.profile.enabled": False}  # 100 samples a second of all threads, nobody looks at
-
-
-@dataclass(frozen=True)
-class LocalWorkers:
-    """Worker processes of this machine: each runs ``tasks`` at a time and, where there are ``gpus``, has one of them.
-
-    ``gpus`` are names as CUDA_VISIBLE_DEVICES takes them. Cores are shared out evenly.
-    """
-
-    count: int
-    tasks: int = 1
-    gpus: Sequence[str] = ()
 
 
 class DaskExecutor:
@@ -74,16 +51,16 @@ class DaskExecutor:
             if isinstance(workers, str):
                 self._client = opened.enter_context(closing(_connect(workers, insecure)))
             elif isinstance(workers, JobConfig):
-                self._jobs = opened.enter_context(closing(Jobs(workers, _SCHEDULING)))
+                self._jobs = opened.enter_context(closing(Jobs(workers, SCHEDULING)))
                 self._client = opened.enter_context(closing(Client(self._jobs.cluster)))
                 while not self._workers():
                     time.sleep(_LOOK_S)
             else:
-                with dask.config.set(_local_settings(workers.count)):
-                    cluster = opened.enter_context(closing(_start(workers)))
+                with dask.config.set(local_settings(workers.count)):
+                    cluster = opened.enter_context(closing(start(workers)))
                 self._client = opened.enter_context(closing(Client(cluster)))
                 if not workers.gpus:
-                    self._client.register_plugin(_MemoryLimit(workers.count))
+                    self._client.register_plugin(MemoryLimit(workers.count))
             self._opened = opened.pop_all()
 
     def run[T: Task](self, step: Step[T], tasks: Sequence[T], on_gpu: bool = False) -> Iterator[Outcome]:
@@ -221,29 +198,6 @@ class DaskExecutor:
         self._opened.close()
 
 
-class _MemoryLimit(WorkerPlugin):
-    """Lets an allocation fail that exceeds a worker's share of the memory, before the system ends some process.
-
-    dask's own limit looks at a worker five times a second, and a damaged slide can ask for everything at once.
-    """
-
-    name = "memory-limit"
-
-    def __init__(self, workers: int) -> None:
-        self.limit = max(int(MEMORY_LIMIT) // workers, _LEAST_MEMORY)
-
-    def setup(self, worker: Worker) -> None:
-        """Set it, on a worker that has just begun."""
-        del worker
-        try:
-            import resource  # not on Windows
-        except ImportError:
-            return
-        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-        limit = self.limit if hard == resource.RLIM_INFINITY else min(self.limit, hard)
-        resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
-
-
 def _next_of[T: Task](agenda: Agenda[T], most: int) -> list[Item[T]]:
     found: list[Item[T]] = []
     while len(found) < most and (item := agenda.take()) is not None:
@@ -279,32 +233,6 @@ def make_executor(
     if workers.count < 0:
         raise UsageError(f"--workers {workers.count}", "0 (this process) or more", "Correct it.")
     return SerialExecutor()
-
-
-def _start(workers: LocalWorkers) -> SpecCluster:
-    """A scheduler in this process and workers in others, all on loopback."""
-    options: dict[str, Any] = {
-        "host": "127.0.0.1",
-        "nthreads": workers.tasks,
-        "memory_limit": 1 / workers.count,
-        "dashboard": False,
-        "silence_logs": logging.ERROR,
-    }
-    spec: dict[int, Any] = {}
-    for number in range(workers.count):
-        own = dict(options)
-        if workers.gpus:
-            gpu = workers.gpus[number % len(workers.gpus)]
-            own |= {"resources": {GPU: 1}, "env": {"CUDA_VISIBLE_DEVICES": gpu}}
-        spec[number] = {"cls": Nanny, "options": own}
-    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}}
-    return SpecCluster(spec, scheduler, silence_logs=cast(Any, logging.ERROR))  # a level, whatever its type says
-
-
-def _local_settings(workers: int) -> dict[str, Any]:
-    threads = str(max(1, available_cores() // workers))
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    return {**_SCHEDULING, **_NO_PROFILE, "distributed.nanny.pre-spawn-environ": dict.fromkeys(names, threads)}
 
 
 def _connect(address: str, insecure: bool) -> Client:
