@@ -1,9 +1,11 @@
 """Errors: one tree, its exit codes, and every error intact after a trip between processes."""
 
 import inspect
+import re
 import typing
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from pathlib import Path
 
 import pytest
 
@@ -51,3 +53,9 @@ def test_errors_survive_the_way_from_a_worker_process(kind: type[WsiLmcError]) -
     assert (caught.value.found, caught.value.expected, caught.value.remedy) == PARTS
     if isinstance(caught.value, SlideError):
         assert caught.value.code == "damaged"
+
+
+def test_every_code_is_documented_with_its_remedy() -> None:
+    table = (Path(__file__).parents[1] / "docs" / "codes.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `([a-z_]+)` \| .+ \| (.+) \|$", table, re.MULTILINE))
+    assert set(rows) == set(typing.get_args(SlideCode))
