@@ -68,7 +68,7 @@ def find_slides(inputs: Sequence[str]) -> list[SlideEntry]:
                 "Name the slides themselves, and give --pseudonyms.",
             )
         for entry in listed:
-            entries.setdefault(Path(os.path.realpath(entry.path)), entry)  # resolve() raises on links in a circle
+            entries.setdefault(real_path(entry.path), entry)
     if not entries:
         raise UsageError(
             f"no slides in {', '.join(inputs)}",
@@ -136,6 +136,11 @@ def write_manifest(path: Path, entries: Iterable[SlideEntry]) -> None:
         for entry in entries
     )
     path.write_text(to_csv(COLUMNS, rows), encoding="utf-8", errors="surrogateescape", newline="")
+
+
+def real_path(path: Path) -> Path:
+    """A path without links, as far as they lead anywhere: ``Path.resolve`` raises on links in a circle."""
+    return Path(os.path.realpath(path))
 
 
 def safe_id(name: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from wsi_lmc.cohort import SlideEntry
+from wsi_lmc.cohort import SlideEntry, real_path
 from wsi_lmc.errors import without_quotes
 from wsi_lmc.steps.outcome import Outcome
 
@@ -48,7 +48,7 @@ class Discretion:
         """``text`` without what may not be told."""
         for path in (self.entry.path, *self.beside):
             known = self.entry.slide_id if self.entry.hidden else path.name
-            spellings = {path, path.absolute(), path.resolve()}
+            spellings = {path, path.absolute(), real_path(path)}
             text = _replaced(text, [str(spelling) for spelling in spellings], known)
             folders = {spelling.parent for spelling in spellings if self.entry.hidden or spelling.is_absolute()}
             text = _replaced(text, [f"{folder}{os.sep}" for folder in folders if folder.name], "")

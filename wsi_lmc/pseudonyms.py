@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from wsi_lmc.cohort import Row, SlideEntry, find_slides, read_rows, safe_id
+from wsi_lmc.cohort import Row, SlideEntry, find_slides, read_rows, real_path, safe_id
 from wsi_lmc.errors import UsageError
 
 COLUMNS = ("slide", "slide_id", "patient")
@@ -106,7 +106,7 @@ class _Ids:
     def __init__(self, rows: Sequence[Row], folder: Path) -> None:
         self._by_name: Mapping[str, Row] = {_plain(row.cells["slide"]): row for row in rows}
         paths = [row for row in rows if len(Path(row.cells["slide"]).parts) > 1]
-        self._by_path: Mapping[Path, Row] = {(folder / row.cells["slide"]).resolve(): row for row in paths}
+        self._by_path: Mapping[Path, Row] = {real_path(folder / row.cells["slide"]): row for row in paths}
 
     def of(self, entry: SlideEntry) -> Row | None:
         """A slide's row; None where it has none.
@@ -114,7 +114,7 @@ class _Ids:
         Raises:
             UsageError: two rows fit.
         """
-        by_path, by_name = self._by_path.get(entry.path.resolve()), self._by_name.get(_plain(entry.path.name))
+        by_path, by_name = self._by_path.get(real_path(entry.path)), self._by_name.get(_plain(entry.path.name))
         if by_path is not None and by_name is not None:
             raise UsageError(
                 f"lines {by_path.line} and {by_name.line} of the pseudonyms both fit {entry.path.name!r}",

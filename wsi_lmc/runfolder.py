@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, cast, get_args
 
-from wsi_lmc.cohort import SlideEntry, read_manifest, write_manifest
+from wsi_lmc.cohort import SlideEntry, read_manifest, real_path, write_manifest
 from wsi_lmc.confinement import confine
 from wsi_lmc.errors import UsageError
 from wsi_lmc.provenance import fingerprint
@@ -45,8 +45,8 @@ def prepare_run(out: Path, inputs: Sequence[str] = ()) -> None:
         UsageError: it does, or it cannot be written to, or something in it is a link.
     """
     for text in inputs:
-        folder = Path(text).resolve()
-        if folder.is_dir() and out.resolve().is_relative_to(folder) and not (folder / RECORDS).is_dir():
+        folder = real_path(Path(text))
+        if folder.is_dir() and real_path(out).is_relative_to(folder) and not (folder / RECORDS).is_dir():
             raise UsageError(
                 f"output {out} lies inside the input {text}", "an output of its own", "Choose a folder outside with -o."
             )
