@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 
 from wsi_lmc.cohort import SlideEntry
 from wsi_lmc.costs import Machine, core_seconds, store_bytes
+from wsi_lmc.discretion import told_discreetly
 from wsi_lmc.run import RunOptions, find_masks
 from wsi_lmc.spreadsheets import to_csv
 from wsi_lmc.steps.audit import Audit, AuditTask, audit_slide
@@ -42,7 +43,7 @@ def audit_cohort(
     masks = find_masks(slides, options.mask)
     tasks = [AuditTask(entry, config, masks.get(entry.slide_id), overviews) for entry in slides]
     audits: dict[str, Audit] = {}
-    for outcome in options.executor.run(audit_slide, tasks):
+    for outcome in told_discreetly(options.executor.run(audit_slide, tasks), slides, masks):
         audits[outcome.slide_id] = _as_audit(outcome)
         options.on_outcome(outcome)
     return [audits[entry.slide_id] for entry in slides]
@@ -60,7 +61,7 @@ def needs(audits: Sequence[Audit], machine: Machine) -> Needs:
 
 
 def audits_as_csv(slides: Sequence[SlideEntry], audits: Sequence[Audit], machine: Machine) -> str:
-    """All that was found out, a row a slide; the column ``slide`` makes it a manifest, too."""
+    """All that was found out, a row a slide; the column ``slide`` makes it a manifest, too. Hidden slides have none."""
     of_mpp = ("mpp_found", "mpp_source", "mpp_agrees", *(f"says {source}" for source in SOURCES))
     columns = (
         "slide",
@@ -94,7 +95,7 @@ def _row(entry: SlideEntry, audit: Audit, machine: Machine) -> list[object]:
     ]
     cutting = audit.cutting.stored if audit.cutting and audit.state != "failed" else None
     return [
-        entry.path.absolute().as_posix(),
+        None if entry.hidden else entry.path.absolute().as_posix(),
         *(getattr(audit, name) for name in _DECIDED + _FOUND),
         levels,
         *calibration,
@@ -102,7 +103,7 @@ def _row(entry: SlideEntry, audit: Audit, machine: Machine) -> list[object]:
         cutting,
         _store_bytes(audit),
         _core_seconds(audit, machine),
-        "; ".join(audit.notes),
+        None if entry.hidden else "; ".join(audit.notes),
         audit.detail,
     ]
 

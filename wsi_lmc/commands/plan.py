@@ -10,11 +10,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from wsi_lmc.cohort import find_slides
 from wsi_lmc.commands.common import (
     ConfigFile,
     Crew,
     Mask,
+    Pseudonyms,
     Quiet,
     SlideTimeout,
     Workers,
@@ -26,6 +26,7 @@ from wsi_lmc.costs import EMBEDDED_PER_S, Machine, measure, store_bytes
 from wsi_lmc.errors import UsageError
 from wsi_lmc.preflight import Needs, audit_cohort, audits_as_csv, mpp_as_said, needs
 from wsi_lmc.progress import ProgressReport
+from wsi_lmc.pseudonyms import find_named_slides
 from wsi_lmc.publish import nearest_folder, publish_file
 from wsi_lmc.run import RunOptions
 from wsi_lmc.runfolder import DEFAULT
@@ -46,6 +47,7 @@ def command(
     ] = DEFAULT,
     config: ConfigFile = None,
     mask: Mask = None,
+    pseudonyms: Pseudonyms = None,
     csv: Annotated[Path | None, typer.Option("--csv", help="Write all that was found out to this file.")] = None,
     overviews: Annotated[
         bool, typer.Option("--overviews/--no-overviews", help="Count tiles by tissue, or skip that: faster.")
@@ -62,7 +64,7 @@ def command(
     settings = resolve("tile", TileConfig, config, given)
     if csv is not None and not csv.parent.is_dir():
         raise UsageError(f"no folder {csv.parent}", "an existing one for --csv", "Create it.")
-    entries = find_slides(slides)
+    entries = find_named_slides(slides, pseudonyms, output)
     with (
         Crew(workers, timeout_s=slide_timeout).executor(len(entries)) as executor,
         ProgressReport("plan", len(entries), quiet) as progress,
