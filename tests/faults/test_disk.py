@@ -26,10 +26,10 @@ def states(out: Path) -> dict[str, tuple[str, str]]:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 3 MB, where the system lets us have one."""
+    """A file system of 4 MB, where the system lets us have one."""
     place = tmp_path / "small"
     place.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(place)], check=False)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(place)], check=False)
     if mounted.returncode != 0:
         pytest.skip("no right to mount a file system; the other test injects the error")
     try:
@@ -43,7 +43,7 @@ def test_a_disk_that_fills_up_stops_the_run_which_goes_on_once_there_is_room(
     six_slides: Path, small_disk: Path
 ) -> None:
     out = small_disk / "run"
-    command = ("tile", six_slides, "-o", out, "--codec", "lossless", "--quiet", "--workers", 2)
+    command = ("tile", six_slides, "-o", out, "--codec", "lossless", "--quiet", "--workers", 1)
     stopped = run(*command)
     assert stopped.returncode == 2, stopped.stderr
     assert "no room left on the disk of" in stopped.stderr
@@ -84,7 +84,7 @@ def test_no_room_at_any_moment_is_a_clear_end(
         stopped = run(*command[stage], environment=faulty(shim, counters, **faults))
         assert stopped.returncode in (1, 2), (after, stopped.stderr)
         assert os.strerror(errno.ENOSPC) in stopped.stderr, (after, stopped.stderr)
-        assert stopped.stderr.splitlines()[-1].startswith("wsi-lmc: "), (after, stopped.stderr)
+        assert any(line.startswith("wsi-lmc: ") for line in stopped.stderr.splitlines()), (after, stopped.stderr)
         assert "Traceback" not in stopped.stderr or stage == "train", "TensorBoard's own thread tells of its own"
     again = run(*command[stage])
     assert again.returncode == 0, again.stderr
