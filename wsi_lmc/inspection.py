@@ -61,6 +61,20 @@ def problems_of_features(path: Path) -> list[str]:
     return found
 
 
+def problems_of_cache(path: Path) -> list[str]:
+    """What is wrong with a sealed store that can be computed again, whatever it holds."""
+    found = _damaged_metadata(path)
+    if found:
+        return found
+    try:
+        group = zarr.open_group(path, mode="r", zarr_format=3)
+        attributes = group.attrs.asdict()
+        found = _wrong_files(path, group, cast(dict[str, str], attributes["sha256"]))
+        return found or [f"{name}: not as it was sealed" for name in damaged_arrays(path, attributes)]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return [f"{_METADATA}: cannot be read ({error})"]
+
+
 def _damaged_metadata(path: Path) -> list[str]:
     """What is wrong with the small JSON files, on which all else rests; nothing else may be looked at where there is.
 

@@ -21,6 +21,8 @@ from wsi_lmc.stain import RUIFROK, SeparationConfig, pool, separate
 from wsi_lmc.tilestore import TileStore
 from wsi_lmc.zarrio import Attributes, create_group, open_sealed, read_array, seal, write_array
 
+CACHE = "stains"
+"""Folder of a run."""
 SCHEMA = "wsi-lmc/stains"
 SCHEMA_VERSION = 2
 _BLOCK = 32
@@ -41,7 +43,7 @@ class Stains:
 def load_or_estimate(store: TileStore, config: SeparationConfig, device: torch.device) -> Stains:
     """Stains of a slide from the cache, or estimated and then cached (not so where the folder cannot be written)."""
     run_folder = store.path.parent.parent
-    final = run_folder / "stains" / f"{store.slide_id}.zarr"
+    final = run_folder / CACHE / f"{store.slide_id}.zarr"
     identity = {"tile_store": store.fingerprint, "config_fingerprint": fingerprint(config)}
     found = _load(final, identity)
     if found is not None:
@@ -105,14 +107,15 @@ def _of_slide(
 
 
 def _load(path: Path, identity: Attributes) -> Stains | None:
+    """What is cached; None where it is of something else, damaged or not there."""
     try:
         group, attributes = open_sealed(path, SCHEMA, SCHEMA_VERSION, ("vectors", "trusted", "slide_vectors"))
+        if any(attributes.get(key) != value for key, value in identity.items()):
+            return None
+        vectors, trusted = read_array(group, "vectors"), read_array(group, "trusted").astype(bool)
+        return Stains(vectors, trusted, read_array(group, "slide_vectors"), bool(attributes["slide_trusted"]))
     except StoreError:
         return None
-    if any(attributes.get(key) != value for key, value in identity.items()):
-        return None
-    vectors, trusted = read_array(group, "vectors"), read_array(group, "trusted").astype(bool)
-    return Stains(vectors, trusted, read_array(group, "slide_vectors"), bool(attributes["slide_trusted"]))
 
 
 def _write(path: Path, stains: Stains, identity: Attributes) -> None:

@@ -222,6 +222,12 @@ def test_a_checkpoint_is_looked_at_too(run: Path, tmp_path: Path) -> None:
     done = subprocess.run([*command, "train", str(run), "-o", str(run / "checkpoint"), *arguments], check=False)
     assert done.returncode == 0
     assert found(run) == []
+    cached = next((run / "stains").rglob("c.*"))
+    _flip(cached)
+    (finding,) = found(run)
+    assert (finding.path, finding.remedy) == (f"stains/{cached.parents[1].name}", "remove")
+    repair(run, [finding], OPTIONS)
+    assert found(run) == []
     weights = run / "checkpoint" / "encoder" / "model.safetensors"
     kept = weights.read_bytes()
     _flip(weights)

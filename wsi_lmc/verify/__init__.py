@@ -14,7 +14,14 @@ from wsi_lmc.runfolder import RECORDS, STAGES
 from wsi_lmc.steps.outcome import Stage
 from wsi_lmc.threads import available_cores
 from wsi_lmc.verify.finding import Finding, RunView
-from wsi_lmc.verify.folder import checkpoints, look_at_checkpoint, look_at_folder, look_for_leftovers, notes
+from wsi_lmc.verify.folder import (
+    checkpoints,
+    look_at_caches,
+    look_at_checkpoint,
+    look_at_folder,
+    look_for_leftovers,
+    notes,
+)
 from wsi_lmc.verify.stores import STORES, look_at_encoders, look_at_slide
 
 __all__ = ["STORES", "Finding", "Verification", "to_look_at", "verify"]
@@ -48,6 +55,7 @@ def verify(out: Path, on_slide: Callable[[int], None] | None = None) -> Verifica
                 on_slide(number + 1)
     findings += look_at_encoders(run)
     findings += [finding for folder in checkpoints(out) for finding in look_at_checkpoint(out, folder)]
+    findings += look_at_caches(out)
     findings += look_for_leftovers(run)
     return Verification(tuple(findings), tuple(notes(run)), len(stores))
 

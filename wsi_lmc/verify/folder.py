@@ -7,6 +7,7 @@ from pathlib import Path
 from wsi_lmc.checkpoint import METRICS, damaged_states, saved_steps
 from wsi_lmc.config import RUN_FILE, read_config
 from wsi_lmc.errors import StoreError, UsageError
+from wsi_lmc.inspection import problems_of_cache
 from wsi_lmc.provenance import fingerprint
 from wsi_lmc.publish import TEMPORARY, leftovers
 from wsi_lmc.runfolder import (
@@ -22,6 +23,7 @@ from wsi_lmc.runfolder import (
     read_request,
     record_path,
 )
+from wsi_lmc.stainstore import CACHE
 from wsi_lmc.steps.outcome import Stage
 from wsi_lmc.steps.parts import FOLDER as PARTS
 from wsi_lmc.verify.finding import Finding, RunView, name_in
@@ -85,6 +87,14 @@ def look_at_checkpoint(out: Path, folder: Path) -> Iterator[Finding]:
     else:
         if sha256 != stated:
             yield Finding(name_in(out, folder / _ENCODER), f"is not the encoder that {_PROVENANCE} tells of")
+
+
+def look_at_caches(out: Path) -> Iterator[Finding]:
+    """Stain vectors, which are estimated again where there are none."""
+    for path in sorted((out / CACHE).glob("*.zarr")):
+        damage = problems_of_cache(path)
+        if damage:
+            yield Finding(name_in(out, path), "; ".join(damage), "remove")
 
 
 def look_for_leftovers(run: RunView) -> Iterator[Finding]:
