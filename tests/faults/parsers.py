@@ -4,6 +4,7 @@ Whatever stands in a file, a parser gives a value or raises an error of `wsi_lmc
 is given must be usable, so each parser here goes on to the first use of it.
 """
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -70,9 +71,13 @@ def parse_jobs(path: Path) -> None:
 
 
 def parse_run(path: Path) -> None:
-    """What a run folder knows of its slides, of which each file may be damaged: the table is made of it."""
+    """What a run folder knows of its slides, of which each file may be damaged: the table is made of it.
+
+    Requests are named by their content, so that each gets as far as its parser.
+    """
     out = path.parent / "run"
-    for place in ("records/tile/a.json", f"records/{PLANNED}/tile-0.json", f"{WORKING}/tile-a.json"):
+    digest = hashlib.sha256(path.read_text(encoding="utf-8", errors="replace").encode()).hexdigest()[:16]
+    for place in ("records/tile/a.json", f"records/{PLANNED}/tile-{digest}.json", f"{WORKING}/tile-a.json"):
         (out / place).parent.mkdir(parents=True, exist_ok=True)
         (out / place).write_bytes(path.read_bytes())
     holders(out)

@@ -78,7 +78,7 @@ def test_no_room_at_any_moment_is_a_clear_end(
             *("--device", "cpu"),
         ),
     }
-    for after in (0, 25, 60):
+    for after in (0, 40):
         counters.reset()
         faults = {"writes": f"{out}/", "write_errno": errno.ENOSPC, "write_after": after}
         stopped = run(*command[stage], environment=faulty(shim, counters, **faults))
@@ -105,10 +105,12 @@ def test_an_output_that_cannot_be_is_refused_before_any_work(
 
 
 @pytest.mark.row(5)
-@pytest.mark.parametrize("error", [errno.EIO, errno.ESTALE])
-@pytest.mark.parametrize("reader", ["auto", "openslide", "tiffslide"])
+@pytest.mark.parametrize(
+    ("reader", "error"),
+    [("auto", errno.EIO), ("auto", errno.ESTALE), ("openslide", errno.EIO), ("tiffslide", errno.ESTALE)],
+)
 def test_a_share_that_is_away_for_a_moment_costs_a_second_try(
-    error: int, reader: str, six_slides: Path, tmp_path: Path, shim: Path, counters: Counters
+    reader: str, error: int, six_slides: Path, tmp_path: Path, shim: Path, counters: Counters
 ) -> None:
     slide = next(six_slides.glob("*.tif"))
     whole = run("tile", slide, "-o", tmp_path / "whole", "-q", "--reader", reader, "--workers", 0)
