@@ -121,6 +121,7 @@ class FileLock:
     def __init__(self, path): pass
     def acquire(self, timeout): {acquire}
     def release(self): pass
+StrictSoftFileLock = FileLock
 """
     replaced("filelock.py", source)
     found = {check.name: check for check in examine(tmp_path, ["disk"])}
@@ -140,6 +141,7 @@ class FileLock:
         try: os.close(os.open(self.path, os.O_CREAT | os.O_EXCL))
         except FileExistsError: raise Timeout from None
     def release(self): os.unlink(self.path)
+StrictSoftFileLock = FileLock
 """
     replaced("filelock.py", source)
     found = {check.name: check for check in examine(tmp_path, ["disk"])}
