@@ -114,8 +114,8 @@ def main() -> None:
                 ours, bare = statistics.median(careful) / _COHORT, statistics.median(without) / _COHORT
                 ratios = sorted(one / other for one, other in zip(careful, without, strict=True))
                 print(
-                    f"{slide.name}, {codec}: {ours:.3f} s a slide with care, {bare:.3f} s without: {ours / bare - 1:+.1%} "
-                    f"(rounds {ratios[0] - 1:+.1%} to {ratios[-1] - 1:+.1%})",
+                    f"{slide.name}, {codec}: {ours:.3f} s a slide with care, {bare:.3f} s without: "
+                    f"{ours / bare - 1:+.1%} (rounds {ratios[0] - 1:+.1%} to {ratios[-1] - 1:+.1%})",
                     flush=True,
                 )
 
