@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from wsi_lmc.errors import UsageError
+from wsi_lmc.provenance import fingerprint
 from wsi_lmc.publish import working
 from wsi_lmc.runfolder import Request, plan, record
 from wsi_lmc.status import RunReader, StageStatus, Tally, in_words
@@ -47,9 +48,12 @@ def _many(out: Path, count: int) -> None:
     plan(out, "tile", Request(tuple(f"slide-{number:05}" for number in range(count + 7))))
     record(out, Outcome("slide-00000", "tile", "done", tiles=10, mpp=0.5, mpp_source="aperio.MPP", seconds=3.25))
     folder = out / "records" / "tile"
-    text = (folder / "slide-00000.json").read_text()
+    values = json.loads((folder / "slide-00000.json").read_text())
+    del values["sealed"]
     for number in range(1, count):
-        (folder / f"slide-{number:05}.json").write_text(text.replace("slide-00000", f"slide-{number:05}"))
+        own = values | {"slide_id": f"slide-{number:05}"}
+        own["sealed"] = fingerprint(own)
+        (folder / f"slide-{number:05}.json").write_text(json.dumps(own))
 
 
 def _only(out: Path) -> StageStatus:

@@ -294,7 +294,7 @@ def test_the_table_of_slides_has_no_formula(tmp_path: Path) -> None:
     with (tmp_path / "slides.csv").open(newline="") as file:
         first, second = csv.DictReader(file)
     assert (first["reason"], first["remedy"], first["mpp"]) == ('\'=cmd|" /C calc"!A0', "'@SUM(1)", "0.5")
-    assert (second["reason"], second["remedy"]) == ("'\t=1", "-1.5")
+    assert (second["reason"], second["remedy"]) == ("\\t=1", "-1.5"), "what cannot be printed is escaped"
 
 
 # ---------------------------------------------------------------- what slides say of patients
