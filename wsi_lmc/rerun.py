@@ -54,7 +54,7 @@ def rerun(out: Path, stage: Stage, slide_ids: Sequence[str], options: RunOptions
 def repair(out: Path, findings: Iterable[Finding], options: RunOptions) -> list[Outcome]:
     """Mend what can be mended: remove what is left behind, and run the stages of damaged results again.
 
-    A damaged result goes only once its stage begins anew.
+    A damaged result goes only where what it was made of is at hand; else it stays, and stays a finding.
 
     Raises:
         UsageError: the folder does not tell what a slide was asked for with; its damaged result is still there.
@@ -67,8 +67,9 @@ def repair(out: Path, findings: Iterable[Finding], options: RunOptions) -> list[
     for stage in STAGES:
         slides = sorted({of[1] for each in findings if (of := each.slide) and of[0] == stage and each.remedy})
         anew = {of[1] for each in findings if (of := each.slide) and of[0] == stage and each.remedy == "anew"}
-        _again(out, stage, slides)  # so that what cannot be asked for again is kept
-        for slide_id in sorted(anew):
+        at_hand = _at_hand(out, _again(out, stage, slides))  # before anything goes
+        slides = [slide_id for slide_id in slides if slide_id in at_hand]
+        for slide_id in sorted(anew & at_hand):
             _discard(out, stage, slide_id)
         if slides:
             done += rerun(out, stage, slides, options)
@@ -103,6 +104,17 @@ def _again(out: Path, stage: Stage, slide_ids: Sequence[str]) -> list[Request]:
             f"Run the {stage} command again as it was.",
         )
     return found
+
+
+def _at_hand(out: Path, asked: Sequence[Request]) -> set[str]:
+    """Slides whose files, or tile stores where they are made of these, are where they were."""
+    known = {entry.slide_id: entry.path for entry in list_slides(out)}
+    sources = {
+        slide_id: out / request.stores[slide_id] if slide_id in request.stores else known.get(slide_id)
+        for request in asked
+        for slide_id in request.slides
+    }
+    return {slide_id for slide_id, source in sources.items() if source is not None and source.exists()}
 
 
 def _entries(out: Path, slide_ids: Sequence[str]) -> list[SlideEntry]:

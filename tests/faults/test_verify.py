@@ -164,6 +164,26 @@ def test_slides_that_are_out_of_reach_are_said_and_not_guessed(whole: Path, run:
         (whole / "away").rename(whole / "slides")
 
 
+def test_nothing_is_removed_that_cannot_be_made_again_now(whole: Path, run: Path) -> None:
+    """A share that is away must not cost a whole store for want of its picture, nor what is left of a damaged one."""
+    (store,) = (run / "tiles").glob("*.zarr")
+    next((run / "overviews").iterdir()).unlink()
+    chunk = next(store.rglob("c.0.0.0.0"))
+    _flip(chunk)
+    before = content(run)
+    (whole / "slides").rename(whole / "away")
+    try:
+        named = found(run)
+        assert named
+        assert repair(run, named, OPTIONS) == []
+        assert content(run) == before
+        assert found(run) == named
+    finally:
+        (whole / "away").rename(whole / "slides")
+    assert {outcome.state for outcome in repair(run, named, OPTIONS)} == {"done"}
+    assert found(run) == []
+
+
 def test_settings_that_changed_under_the_stores_are_named(run: Path) -> None:
     text = (run / RUN_FILE).read_text()
     (run / RUN_FILE).write_text(text.replace("min_tissue: 0.", "min_tissue: 0.9"))
