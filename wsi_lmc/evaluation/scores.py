@@ -22,6 +22,28 @@ class SlideFeatures:
 
 
 @dataclass(frozen=True)
+class FeatureSet:
+    """Features of one encoder for tiles of several slides; labels are numbers among ``classes``.
+
+    ``tiles`` counts all usable tiles of these slides, of which the features may be a sample.
+    """
+
+    name: str
+    slides: tuple[SlideFeatures, ...]
+    classes: tuple[str, ...]
+    tiles: int
+
+    def at(self, *sites: str) -> tuple[SlideFeatures, ...]:
+        """Slides of some sites."""
+        return tuple(slide for slide in self.slides if slide.site in sites)
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """Names of the sites, in order."""
+        return tuple(sorted({slide.site for slide in self.slides}))
+
+
+@dataclass(frozen=True)
 class Score:
     """A metric with its 95 % bootstrap interval over slides, and what it was computed on."""
 

@@ -1,0 +1,142 @@
+"""Features as they are compared: of one encoder or several, with each slide's site, patient and labels.
+
+A *set* is named ``NAME=FOLDER``, where ``FOLDER`` is a run folder that ``embed`` wrote; folders of the same name make
+one set (two hospitals' runs, say). Without a name, the encoder's own is taken. Site, patient and label of a slide come
+from the manifest of its run folder or of the one where its tiles lie, labels of tiles from the ``labels/`` beside it.
+"""
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int64
+
+from wsi_lmc.cohort import SlideEntry, read_manifest
+from wsi_lmc.errors import UsageError
+from wsi_lmc.evaluation.scores import FeatureSet, SlideFeatures
+from wsi_lmc.featurestore import FeatureStore
+from wsi_lmc.labels import NO_CLASS, classes_of, labels_path, read_labels
+from wsi_lmc.runfolder import list_slides, requests
+from wsi_lmc.tilestore import Validity
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What is read of the sets.
+
+    ``manifest`` goes before those of the run folders. ``classes`` are the labels that count, all by default. Of slides
+    with more usable tiles than ``tiles_per_slide`` (0: no limit) so many are drawn, the same ones in every set.
+    """
+
+    manifest: Path | None = None
+    classes: tuple[str, ...] = ()
+    tiles_per_slide: int = 0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A slide's features and what is known of it; ``labels`` of its tiles, or None where there is no such table."""
+
+    store: FeatureStore
+    entry: SlideEntry
+    labels: Mapping[tuple[int, int], str] | None
+
+    @property
+    def names(self) -> set[str]:
+        return {label for label in self.labels.values() if label} if self.labels is not None else {self.entry.label}
+
+
+def load_feature_sets(specs: Sequence[str], reading: Reading) -> list[FeatureSet]:
+    """Read the sets that ``specs`` name, in the order of their first mention, with common classes.
+
+    Raises:
+        UsageError: nothing there, a slide twice in a set, or one that no manifest knows.
+        StoreError: a store cannot be opened.
+    """
+    given = {entry.slide_id: entry for entry in read_manifest(reading.manifest)} if reading.manifest else {}
+    found: dict[str, dict[str, _Found]] = {}
+    for spec in specs:
+        name, _, folder = spec.rpartition("=")
+        for slide in _slides_of(Path(folder), given):
+            slides = found.setdefault(name or str(slide.store.attributes["encoder"]["name"]), {})
+            if slides.setdefault(slide.store.slide_id, slide) is not slide:
+                raise UsageError(
+                    f"slide {slide.store.slide_id} twice among the features of one name",
+                    "every slide once in a set",
+                    "Name the sets: NAME=FOLDER.",
+                )
+    every = {name for slides in found.values() for slide in slides.values() for name in slide.names} - {""}
+    classes = reading.classes or tuple(sorted(every))
+    return [_read(name, list(slides.values()), classes, reading) for name, slides in found.items()]
+
+
+def _slides_of(folder: Path, given: Mapping[str, SlideEntry]) -> list[_Found]:
+    inside = folder / "features" if (folder / "features").is_dir() else folder
+    paths = sorted(inside.glob("*.zarr"))
+    if not paths:
+        raise UsageError(f"no features in {folder}", "a run folder that embed wrote", "Run 'wsi-lmc embed' first.")
+    run = inside.parent
+    tiled = _tiled_in(run)
+    homes = {home: {entry.slide_id: entry for entry in list_slides(home)} for home in {run, *tiled.values()}}
+    found: list[_Found] = []
+    for store in map(FeatureStore.open, paths):
+        places = [place for place in (run, tiled.get(store.slide_id)) if place is not None]
+        known = [homes[place][store.slide_id] for place in places if store.slide_id in homes[place]]
+        entry = given.get(store.slide_id) or next(iter(known), None)
+        if entry is None:
+            raise UsageError(
+                f"slide {store.slide_id} of {folder} stands in no manifest",
+                "a row with its site, patient and label",
+                "Give one with --manifest (columns slide, slide_id, site, patient, label).",
+            )
+        tables = [labels_path(place, store.slide_id) for place in places]
+        table = next((path for path in tables if path.is_file()), None)
+        found.append(_Found(store, entry, read_labels(table) if table else None))
+    return found
+
+
+def _tiled_in(run: Path) -> dict[str, Path]:
+    """The run folder where a slide's tiles lie, by slide, as ``embed`` was asked for them; the latest counts."""
+    homes: dict[str, Path] = {}
+    for request in requests(run, "embed"):
+        for slide_id, store in request.stores.items():
+            homes.setdefault(slide_id, (run / store).parent.parent)
+    return homes
+
+
+def _read(name: str, slides: Sequence[_Found], classes: tuple[str, ...], reading: Reading) -> FeatureSet:
+    read: list[SlideFeatures] = []
+    tiles = 0
+    for slide in slides:
+        usable = np.nonzero(slide.store.valid != Validity.UNREADABLE)[0]
+        tiles += len(usable)
+        rows = _drawn(slide.store.slide_id, usable, reading)
+        read.append(
+            SlideFeatures(
+                slide.store.slide_id,
+                slide.entry.patient or slide.store.slide_id,
+                slide.entry.site,
+                slide.store.features[rows],
+                _labels(slide, rows, classes),
+            )
+        )
+        slide.store.__dict__.pop("features", None)  # the store keeps what it read: a sample of it is enough
+    return FeatureSet(name, tuple(read), classes, tiles)
+
+
+def _drawn(slide_id: str, usable: Int64[np.ndarray, " n"], reading: Reading) -> Int64[np.ndarray, " m"]:
+    if not 0 < reading.tiles_per_slide < len(usable):
+        return usable
+    rng = np.random.default_rng((reading.seed, zlib.crc32(slide_id.encode())))
+    return np.sort(rng.choice(usable, reading.tiles_per_slide, replace=False))
+
+
+def _labels(slide: _Found, rows: Int64[np.ndarray, " n"], classes: tuple[str, ...]) -> Int64[np.ndarray, " n"]:
+    """Labels of tiles where there is a table of them, otherwise the slide's for all of its tiles."""
+    if slide.labels is not None:
+        return classes_of(slide.store.origins[rows], dict(slide.labels), classes)
+    known = slide.entry.label in classes
+    return np.full(len(rows), classes.index(slide.entry.label) if known else NO_CLASS, np.int64)
