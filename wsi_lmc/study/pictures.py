@@ -7,12 +7,12 @@ import numpy as np
 from jaxtyping import Bool, Float64
 from matplotlib.figure import Figure
 
+from wsi_lmc.evaluation.pictures import COLOURS, save
 from wsi_lmc.evaluation.ranking import Ranking
 from wsi_lmc.study.scoring import RowScore
 
-_BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "0.55"
-_CYCLE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_STYLES = ("-", "--", ":")
+_BLUE, _ORANGE, _GREY = COLOURS[0], COLOURS[1], "0.55"
+_STYLES = ("-", "--", ":", "-.")
 
 
 def plot_rows(rows: Sequence[RowScore], reference: str, path: Path, metric: str = "AUROC") -> None:
@@ -31,7 +31,7 @@ def plot_rows(rows: Sequence[RowScore], reference: str, path: Path, metric: str 
     if metric == "AUROC":
         axes.axvline(0.5, color=_GREY, linestyle="--", linewidth=1)
     axes.set_xlabel(f"{metric}, mean over targets, 95 % interval")
-    figure.savefig(path, dpi=140, format="png", metadata={"Software": None})
+    save(figure, path)
 
 
 def plot_curves(
@@ -44,7 +44,10 @@ def plot_curves(
         for number, (row, (positive, scores)) in enumerate(rows.items()):
             ranking = Ranking.of(positive, scores)
             area = float(ranking.auroc(np.ones((1, len(scores))))[0])
-            style = {"color": _CYCLE[number % len(_CYCLE)], "linestyle": _STYLES[number // len(_CYCLE) % len(_STYLES)]}
+            style = {
+                "color": COLOURS[number % len(COLOURS)],
+                "linestyle": _STYLES[number // len(COLOURS) % len(_STYLES)],
+            }
             axes.plot(*ranking.curve(), **style, linewidth=1.4, label=f"{row} {area:.2f}")
         axes.plot([0, 1], [0, 1], color=_GREY, linestyle="--", linewidth=1)
         axes.set_title(target, fontsize=10)
@@ -52,4 +55,4 @@ def plot_curves(
         axes.set_aspect("equal")
         axes.legend(fontsize=7, loc="lower right")
     panels[0].set_ylabel("true positive rate")
-    figure.savefig(path, dpi=140, format="png", metadata={"Software": None})
+    save(figure, path)

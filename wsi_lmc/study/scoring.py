@@ -24,7 +24,7 @@ METRICS = ("AUROC", "average precision", "balanced accuracy", "F1", "accuracy")
 _MOST_A_SITE = 5000  # tiles that the site probe learns from
 
 Features = Mapping[str, Float32[np.ndarray, "_ d"]]
-Drawn = Float64[np.ndarray, "metrics resamples"]
+Drawn = Float64[np.ndarray, "_ _"]
 """Scores of one row and seed at one target: the first column of all its tiles, the others of resamples."""
 
 

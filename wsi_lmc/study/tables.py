@@ -16,7 +16,9 @@ SCHEMA = "wsi-lmc/study"
 _COLUMNS = ("row", "target", "metric", "value", "low", "high", "seed_sd", "seeds")
 
 
-def write_results(out: Path, rows: Sequence[RowScore], reference: str, stated: Mapping[str, object]) -> tuple[Path, ...]:
+def write_results(
+    out: Path, rows: Sequence[RowScore], reference: str, stated: Mapping[str, object]
+) -> tuple[Path, ...]:
     """Publish the three files; ``stated`` says what was compared on which data and is kept in ``results.json``."""
     document = {
         "schema": SCHEMA,
