@@ -41,7 +41,7 @@ def find_groups(inputs: ImageInputs, out: Path, config: PackConfig) -> tuple[lis
         raise UsageError(
             f"no pixel size of {len(unknown)} images, such as {unknown[0].path.name}",
             "microns per pixel",
-            "Give --mpp, or a column mpp in --manifest; where nobody knows it, a value to stand for it by --nominal-mpp.",
+            "Give --mpp, or a column mpp in --manifest; where nobody knows it, a stand-in: --nominal-mpp.",
         )
     with Threads(available_cores()) as threads:
         entries, repeats = without_repeats(hash_images(entries, threads))

@@ -10,7 +10,7 @@ from wsi_lmc.config import RUN_FILE, build, read_config
 from wsi_lmc.confinement import confined
 from wsi_lmc.embedding import EmbedConfig
 from wsi_lmc.errors import UsageError
-from wsi_lmc.imagelists import are_at_hand, is_list
+from wsi_lmc.imagelists import are_at_hand, is_list, list_path
 from wsi_lmc.packing import pack_again
 from wsi_lmc.patches import PackConfig
 from wsi_lmc.publish import discard, working
@@ -115,7 +115,11 @@ def _at_hand(out: Path, asked: Sequence[Request]) -> set[str]:
     """Slides whose files, or tile stores where they are made of these, are where they were."""
     known = {entry.slide_id: entry.path for entry in list_slides(out)}
     sources = {
-        slide_id: out / request.stores[slide_id] if slide_id in request.stores else known.get(slide_id)
+        slide_id: out / request.stores[slide_id]
+        if slide_id in request.stores
+        else list_path(out, slide_id)
+        if request.packed
+        else known.get(slide_id)
         for request in asked
         for slide_id in request.slides
     }

@@ -74,8 +74,8 @@ def command(
     ):
         options = RunOptions(executor, overwrite=overwrite, on_outcome=progress.add)
         outcomes = pack_cohort(groups, output, settings, options)
-    sites = sorted({group.site for group in groups})
+    sites = sorted({group.site or "no site" for group in groups})
     images = sum(len(group.images) for group in groups)
-    typer.echo(f"{images} images of {', '.join(map(repr, sites))} in {len(groups)} groups")
+    typer.echo(f"{images} images of {', '.join(sites)} in {len(groups)} groups")
     train = "wsi-lmc train" if output == DEFAULT else f"wsi-lmc train {output} -o {output / CHECKPOINT}"
     close(outcomes, output, f"{train}, or: wsi-lmc embed {output} --ckpt CKPT -o {output}")

@@ -32,12 +32,9 @@ def without_repeats(entries: Sequence[ImageEntry]) -> tuple[list[ImageEntry], li
         first = kept.setdefault(entry.sha256 or f"unreadable {number}", entry)
         if first is entry:
             continue
-        differing = [
-            f"{name} {one!r} and {other!r}"
-            for name in ("site", "label", "group")
-            if (one := getattr(first, name)) != (other := getattr(entry, name))
-            and not (name == "group" and entry.alone)
-        ]
+        names = ("site", "label") if entry.alone else ("site", "label", "group")
+        pairs = [(name, getattr(first, name), getattr(entry, name)) for name in names]
+        differing = [f"{name} {one!r} and {other!r}" for name, one, other in pairs if one != other]
         if differing:
             raise UsageError(
                 f"{first.path} and {entry.path} are the same image, with {', '.join(differing)}",

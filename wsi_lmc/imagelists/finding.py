@@ -60,8 +60,8 @@ def find_images(inputs: ImageInputs) -> tuple[list[ImageEntry], list[str]]:
         raise UsageError(f"several folders called {twice[0]}", "a site each", "Give --site, or rename them.")
     missing = [folder for folder in inputs.folders if not folder.is_dir()]
     if missing or not (inputs.folders or inputs.manifest):
-        found = f"no folder {missing[0]}" if missing else "neither a folder nor a table of images"
-        raise UsageError(found, "folders of images, --manifest, or both", "Check the paths.")
+        said = f"no folder {missing[0]}" if missing else "neither a folder nor a table of images"
+        raise UsageError(said, "folders of images, --manifest, or both", "Check the paths.")
     pattern = _compiled(inputs.group_pattern)
     listed, notes = _of_table(inputs) if inputs.manifest else (list(_of_folders(inputs)), [])
     found: dict[Path, ImageEntry] = {}

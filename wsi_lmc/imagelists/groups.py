@@ -40,7 +40,7 @@ class ImageGroup:
 
 
 def group_images(entries: Iterable[ImageEntry], known: Sequence[SlideEntry]) -> list[ImageGroup]:
-    """Groups in the order of their first image, with ids that are safe and unique, also among slides that are ``known``.
+    """Groups in the order of their first image, with ids that are safe and unique, also among ``known`` slides.
 
     A group that the run folder has already keeps its id. Ids that coincide (also by case alone) are told apart by a
     hash of site and group.

@@ -53,8 +53,12 @@ def pack_identity(patches: Sequence[Patch], config: PackConfig) -> Attributes:
     }
 
 
-def write_store(draft: Path, slide_id: str, patches: Sequence[Patch], config: PackConfig) -> TileRows:
+def write_store(
+    draft: Path, slide_id: str, patches: Sequence[Patch], config: PackConfig
+) -> tuple[TileRows, Attributes]:
     """Write the tiles of images into the store ``draft``, in order; a few images are in memory at a time.
+
+    Returns what the store says of its tiles and of itself.
 
     Raises:
         SlideError: an image cannot be read or cut, or their pixel sizes differ; also ``slide_changed`` where its bytes
@@ -77,8 +81,9 @@ def write_store(draft: Path, slide_id: str, patches: Sequence[Patch], config: Pa
             _finish_putting(writer, waiting)
         origins = np.concatenate([cut.origins for cut in cuts])
         rows = TileRows(origins, np.ones(row, np.float32), np.concatenate([cut.valid for cut in cuts]))
-        writer.close(rows, _describe(slide_id, patches, cuts, config) | pack_identity(patches, config))
-    return rows
+        attributes = _describe(slide_id, patches, cuts, config) | pack_identity(patches, config)
+        writer.close(rows, attributes)
+    return rows, attributes
 
 
 def write_patches(run_folder: Path, slide_id: str, images: Sequence[Path], px: int, mpp: float) -> TileStore:

@@ -56,10 +56,9 @@ def pack_group(task: PackTask) -> Outcome:
             outcome = succeeded(task.slide_id, "tile", finished.attributes["slide"], len(finished))
             return replace(outcome, fresh=False, seconds=time.monotonic() - began)
         with publishing(task.out, final) as draft:
-            rows = write_store(draft, task.slide_id, patches, task.config)
+            rows, attributes = write_store(draft, task.slide_id, patches, task.config)
             _publish_labels(task, rows.origins, images)  # a store is there only if its labels are
-        store = TileStore.open(final)
-        outcome = succeeded(task.slide_id, "tile", store.attributes["slide"], len(store))
+        outcome = succeeded(task.slide_id, "tile", attributes["slide"], len(rows.origins))
     return replace(outcome, seconds=time.monotonic() - began)
 
 

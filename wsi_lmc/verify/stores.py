@@ -8,11 +8,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-from wsi_lmc.cohort import SlideEntry
 from wsi_lmc.config import RUN_FILE
 from wsi_lmc.errors import StoreError, UsageError
 from wsi_lmc.featurestore import FeatureStore
-from wsi_lmc.imagelists import is_list, read_list
+from wsi_lmc.imagelists import is_list, list_path, read_list
 from wsi_lmc.inspection import problems_of_features, problems_of_tiles
 from wsi_lmc.provenance import file_fingerprint
 from wsi_lmc.runfolder import read_record, record_path
@@ -107,21 +106,22 @@ def _of_any_store(run: RunView, record: Outcome, attributes: Any, count: int) ->
     if record.state in ("done", "empty") and (count != record.tiles or (record.state == "empty") != (count == 0)):
         yield f"holds {count} tiles, but is recorded as {record.state} with {record.tiles}", "again"
     entry = run.entries.get(record.slide_id)
-    if entry is None or not entry.path.is_file():
+    source = None if entry is None else list_path(run.out, entry.slide_id) if is_list(entry.path) else entry.path
+    if source is None or not source.is_file():
         run.unreachable.append(record.slide_id)
-    elif _fingerprint_of(entry) not in (attributes["slide_fingerprint"], None):
+    elif _fingerprint_of(source) not in (attributes["slide_fingerprint"], None):
         yield (
             "made from another version of this slide; run the command again with --overwrite, or restore the slide",
             "",
         )
 
 
-def _fingerprint_of(entry: SlideEntry) -> str | None:
+def _fingerprint_of(source: Path) -> str | None:
     """Of a slide as it is now; None of images whose list is damaged, which is a finding of its own."""
-    if not is_list(entry.path):
-        return file_fingerprint(entry.path)
+    if not is_list(source):
+        return file_fingerprint(source)
     try:
-        return images_fingerprint(read_list(entry.path))
+        return images_fingerprint(read_list(source))
     except UsageError:
         return None
 
