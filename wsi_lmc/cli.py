@@ -18,6 +18,7 @@ COMMANDS = {
     "plan": "Look at slides before any work: what would fail and why, tiles, disk, hours.",
     "doctor": "Check this machine and installation: versions, codecs, devices, the output's disk.",
     "tile": "Find tissue and cut calibrated tiles: slides in, tile stores out.",
+    "pack": "Make tile stores of images that are tiles already: published patch data sets, your own.",
     "train": "Train a stain-invariant encoder on one site's tiles (LMC).",
     "embed": "Turn tile stores or slides into features with a frozen encoder.",
     "evaluate": "Measure the batch effect in features of one encoder or several, and what it does.",
