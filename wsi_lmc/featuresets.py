@@ -37,15 +37,20 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class _Found:
-    """A slide's features and what is known of it; ``labels`` of its tiles, or None where there is no such table."""
+class FoundSlide:
+    """A slide's features and what is known of it; ``labels`` of its tiles, or None where there is no such table.
+
+    ``places`` are the run folders of its features and, where they are known, of its tiles.
+    """
 
     store: FeatureStore
     entry: SlideEntry
     labels: Mapping[tuple[int, int], str] | None
+    places: tuple[Path, ...]
 
     @property
     def names(self) -> set[str]:
+        """Labels that occur: of its tiles, or where these have none the slide's own, which may be empty."""
         return {label for label in self.labels.values() if label} if self.labels is not None else {self.entry.label}
 
 
@@ -56,8 +61,21 @@ def load_feature_sets(specs: Sequence[str], reading: Reading) -> list[FeatureSet
         UsageError: nothing there, a slide twice in a set, or one that no manifest knows.
         StoreError: a store cannot be opened.
     """
-    given = {entry.slide_id: entry for entry in read_manifest(reading.manifest)} if reading.manifest else {}
-    found: dict[str, dict[str, _Found]] = {}
+    found = find_slide_features(specs, reading.manifest)
+    every = {name for slides in found.values() for slide in slides for name in slide.names} - {""}
+    classes = reading.classes or tuple(sorted(every))
+    return [_read(name, slides, classes, reading) for name, slides in found.items()]
+
+
+def find_slide_features(specs: Sequence[str], manifest: Path | None) -> dict[str, list[FoundSlide]]:
+    """Slides of the sets that ``specs`` name, by set; nothing of their features is read yet.
+
+    Raises:
+        UsageError: nothing there, a slide twice in a set, or one that no manifest knows.
+        StoreError: a store cannot be opened.
+    """
+    given = {entry.slide_id: entry for entry in read_manifest(manifest)} if manifest else {}
+    found: dict[str, dict[str, FoundSlide]] = {}
     for spec in specs:
         name, _, folder = spec.rpartition("=")
         for slide in _slides_of(Path(folder), given):
@@ -68,12 +86,10 @@ def load_feature_sets(specs: Sequence[str], reading: Reading) -> list[FeatureSet
                     "every slide once in a set",
                     "Name the sets: NAME=FOLDER.",
                 )
-    every = {name for slides in found.values() for slide in slides.values() for name in slide.names} - {""}
-    classes = reading.classes or tuple(sorted(every))
-    return [_read(name, list(slides.values()), classes, reading) for name, slides in found.items()]
+    return {name: list(slides.values()) for name, slides in found.items()}
 
 
-def _slides_of(folder: Path, given: Mapping[str, SlideEntry]) -> list[_Found]:
+def _slides_of(folder: Path, given: Mapping[str, SlideEntry]) -> list[FoundSlide]:
     inside = folder / "features" if (folder / "features").is_dir() else folder
     paths = sorted(inside.glob("*.zarr"))
     if not paths:
@@ -81,7 +97,7 @@ def _slides_of(folder: Path, given: Mapping[str, SlideEntry]) -> list[_Found]:
     run = inside.parent
     tiled = _tiled_in(run)
     homes = {home: {entry.slide_id: entry for entry in list_slides(home)} for home in {run, *tiled.values()}}
-    found: list[_Found] = []
+    found: list[FoundSlide] = []
     for store in map(FeatureStore.open, paths):
         places = [place for place in (run, tiled.get(store.slide_id)) if place is not None]
         known = [homes[place][store.slide_id] for place in places if store.slide_id in homes[place]]
@@ -94,7 +110,7 @@ def _slides_of(folder: Path, given: Mapping[str, SlideEntry]) -> list[_Found]:
             )
         tables = [labels_path(place, store.slide_id) for place in places]
         table = next((path for path in tables if path.is_file()), None)
-        found.append(_Found(store, entry, read_labels(table) if table else None))
+        found.append(FoundSlide(store, entry, read_labels(table) if table else None, tuple(places)))
     return found
 
 
@@ -107,7 +123,7 @@ def _tiled_in(run: Path) -> dict[str, Path]:
     return homes
 
 
-def _read(name: str, slides: Sequence[_Found], classes: tuple[str, ...], reading: Reading) -> FeatureSet:
+def _read(name: str, slides: Sequence[FoundSlide], classes: tuple[str, ...], reading: Reading) -> FeatureSet:
     read: list[SlideFeatures] = []
     tiles = 0
     for slide in slides:
@@ -134,7 +150,7 @@ def _drawn(slide_id: str, usable: Int64[np.ndarray, " n"], reading: Reading) -> 
     return np.sort(rng.choice(usable, reading.tiles_per_slide, replace=False))
 
 
-def _labels(slide: _Found, rows: Int64[np.ndarray, " n"], classes: tuple[str, ...]) -> Int64[np.ndarray, " n"]:
+def _labels(slide: FoundSlide, rows: Int64[np.ndarray, " n"], classes: tuple[str, ...]) -> Int64[np.ndarray, " n"]:
     """Labels of tiles where there is a table of them, otherwise the slide's for all of its tiles."""
     if slide.labels is not None:
         return classes_of(slide.store.origins[rows], dict(slide.labels), classes)

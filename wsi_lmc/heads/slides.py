@@ -20,7 +20,7 @@ from wsi_lmc.heads.tiles import cross_fit as cross_fit_tiles
 if TYPE_CHECKING:
     from torch import nn
 
-    from wsi_lmc.heads.bagtraining import Recipe
+    from wsi_lmc.heads.config import Recipe
     from wsi_lmc.heads.networks import NetworkKind
 
 SlideKind = Literal["mean", "abmil", "transformer"]
