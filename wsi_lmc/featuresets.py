@@ -41,12 +41,14 @@ class Found:
     """A slide's features and what is known of it.
 
     ``labels`` of its tiles is None where there is no such table, ``tiles``, the store of its pixels, where it has none.
+    ``places`` are the run folders of its features and, where they are known, of its tiles.
     """
 
     store: FeatureStore
     entry: SlideEntry
     labels: Mapping[tuple[int, int], str] | None
     tiles: Path | None
+    places: tuple[Path, ...]
 
     @property
     def names(self) -> set[str]:
@@ -132,7 +134,7 @@ def _slides_of(folder: Path, given: Mapping[str, SlideEntry]) -> list[Found]:
         table = next((path for path in tables if path.is_file()), None)
         home = tiled.get(store.slide_id)
         tiles = home / "tiles" / f"{store.slide_id}.zarr" if home else None
-        found.append(Found(store, entry, read_labels(table) if table else None, tiles))
+        found.append(Found(store, entry, read_labels(table) if table else None, tiles, tuple(places)))
     return found
 
 
