@@ -220,7 +220,7 @@ def test_gamma_and_white_point_act_on_the_density() -> None:
     tiles = torch.from_numpy(mix(PAIRS[0], 1, (32, 48))[None])
     stains = torch.tensor(unit(PAIRS[0])[None], dtype=torch.float32)
     one = torch.ones(2, 1, 2)
-    drawn = Drawn(one, None, torch.full((2, 1), 1.5), torch.tensor([0.0, 0.02, 0.05]).expand(2, 1, 3), None, None)
+    drawn = Drawn(one, None, torch.full((2, 1), 1.5), torch.tensor([0.0, 0.02, 0.05]).expand(2, 1, 3), *[None] * 3)
     view = render_views(turned_planes(tiles, drawn), stains, drawn, "robust").a
     expected = (tiles.permute(0, 3, 1, 2).float().clamp(min=1) / 255) ** 1.5
     expected = expected * torch.tensor([0.0, 0.02, 0.05]).neg().exp().view(1, 3, 1, 1)
