@@ -46,6 +46,9 @@ class StudyConfig:
     precision: Annotated[
         Literal["auto", "float32", "bfloat16"], Doc("Of training by views; see the setting of this name of train.")
     ] = "auto"
+    head: Annotated[
+        Literal["logistic", "knn", "mlp"], Doc("Classifier of frozen features; what it needs is chosen on the source.")
+    ] = "logistic"
     stainnet: Annotated[str, Doc("StainNet's weights; without them its rows are left out.")] = ""
     staingan: Annotated[str, Doc("StainGAN's weights of the generator towards the source.")] = ""
     stainfuser: Annotated[str, Doc("Folder of StainFuser's weights.")] = ""

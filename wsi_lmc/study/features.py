@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float32, UInt8
 
 from wsi_lmc.encoder import ENCODER_FOLDER, Encoder, load_encoder, resolve_device
-from wsi_lmc.evaluation import colour_features
+from wsi_lmc.evaluation import colour_features, texture_features
 from wsi_lmc.normalisers import NormaliserName, load_normaliser, normaliser_fingerprint
 from wsi_lmc.pooling import pooled
 from wsi_lmc.publish import exclusive, publishing
@@ -41,7 +41,11 @@ class Workshop:
         comparator = COMPARATORS[row]
         runs = {SOURCE: self.study.source, **self.study.targets}
         if comparator.teacher in ("colour", "texture"):
-            return {site: _statistics(tiles, comparator) for site, tiles in self.sites.items()}
+            describe = colour_features if comparator.teacher == "colour" else texture_features
+            return {
+                site: np.concatenate([describe(block) for block in tiles.blocks()])
+                for site, tiles in self.sites.items()
+            }
         encoder = self._encoder(row, seed)
         return {
             site: _embedded(tiles.of(self._stores(runs[site], site, comparator)), encoder)
@@ -110,11 +114,6 @@ class Workshop:
             with publishing(self.out, reference) as draft:
                 draft.write_bytes(encoded.tobytes())
         return weights, str(reference)
-
-
-def _statistics(tiles: LabelledTiles, comparator: Comparator) -> Float32[np.ndarray, "n d"]:
-    del comparator
-    return np.concatenate([colour_features(block) for block in tiles.blocks()])
 
 
 def _embedded(tiles: LabelledTiles, encoder: Encoder) -> Float32[np.ndarray, "n d"]:
