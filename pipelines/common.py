@@ -11,15 +11,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from wsi_lmc import study as studies
 from wsi_lmc.commands.common import Crew
 from wsi_lmc.config import build, flat_settings, read_config
 from wsi_lmc.downloads import Finding
-from wsi_lmc.errors import UsageError, WsiLmcError
+from wsi_lmc.errors import WsiLmcError
 from wsi_lmc.executor import Executor
 from wsi_lmc.publish import prepare_output, publish_text
 from wsi_lmc.steps.outcome import Outcome
-from wsi_lmc.study import Study, StudyConfig
+from wsi_lmc.study import Study, StudyConfig, run_study
 
 SETTINGS = "settings.json"
 
@@ -108,15 +107,10 @@ def _run(pipeline: Pipeline, call: Call, prepare_only: bool) -> int:
     study = pipeline.prepare(call)
     call.say(f"prepared: classes {', '.join(study.classes)}; targets {', '.join(study.targets)}; see {call.out}")
     if not prepare_only:
-        _study(study, call)
+        result = run_study(study, call.section("study", StudyConfig), call.out / "study", call.say)
+        call.say((call.out / "study" / "table.md").read_text(encoding="utf-8"))
+        call.say(f"see {', '.join(str(file) for file in result.files)}")
     return 1 if call.failures else 0
-
-
-def _study(study: Study, call: Call) -> None:
-    run_study = getattr(studies, "run_study", None)
-    if run_study is None:
-        raise UsageError("this version prepares data only", "wsi_lmc.study.run_study", "Pass --prepare-only.")
-    run_study(study, call.section("study", StudyConfig), call.out / "study", call.say)
 
 
 def _check(pipeline: Pipeline, call: Call) -> int:
