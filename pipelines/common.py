@@ -62,14 +62,14 @@ class Call:
 class Pipeline:
     """One experiment: sections of its settings beside ``study``, how its data are checked, how they are prepared.
 
-    Several studies, by name of their source, are compared together in the end.
+    Several studies, by name of their source, are compared together in the end; None where all is done already.
     """
 
     name: str
     about: str
     sections: Mapping[str, type]
     check: Callable[[Call], list[Finding]]
-    prepare: Callable[[Call], Study | Mapping[str, Study]]
+    prepare: Callable[[Call], Study | Mapping[str, Study] | None]
 
 
 def main(pipeline: Pipeline, arguments: Sequence[str] | None = None) -> int:
@@ -108,6 +108,8 @@ def _run(pipeline: Pipeline, call: Call, prepare_only: bool) -> int:
     resolved = {name: flat_settings(each) for name, each in call.settings.items()}
     publish_text(call.out, call.out / SETTINGS, json.dumps(resolved, indent=1) + "\n")
     found = pipeline.prepare(call)
+    if found is None:
+        return 1 if call.failures else 0
     for study in found.values() if isinstance(found, Mapping) else (found,):
         call.say(f"prepared: classes {', '.join(study.classes)}; targets {', '.join(study.targets)}; see {call.out}")
     if not prepare_only:
