@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.forked import Commands
 from tests.faults.injection import Counters, build_shim
+from tests.forked import Commands
 from wsi_lmc.synthetic import write_cohort
 
 
@@ -25,7 +25,7 @@ def counters(tmp_path: Path) -> Counters:
 @pytest.fixture(scope="session")
 def commands(shim: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
     """Runs commands in children of one process, which may meet faults."""
-    with Commands(shim, tmp_path_factory.mktemp("commands")) as found:
+    with Commands(tmp_path_factory.mktemp("commands"), shim) as found:
         yield found
 
 

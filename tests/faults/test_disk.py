@@ -7,10 +7,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.faults.forked import Commands
+from tests.forked import Commands
 from wsi_lmc.verify import verify
 
 
@@ -144,8 +145,8 @@ def test_a_share_that_stays_away_fails_its_slide_alone(six_slides: Path, tmp_pat
 def test_slow_reads_and_a_clock_that_jumps_change_nothing(six_slides: Path, tmp_path: Path, commands: Commands) -> None:
     """The wall clock jumps a day forth and back with every look, the disk takes a millisecond for every read."""
     slide = next(six_slides.glob("*.tif"))
-    calm: dict[str, object] = {}
-    faults: dict[str, object] = {"reads": f"/{slide.name}", "read_us": 1000, "clock_s": 86_400}
+    calm: dict[str, Any] = {}
+    faults: dict[str, Any] = {"reads": f"/{slide.name}", "read_us": 1000, "clock_s": 86_400}
     for name, met in (("calm", calm), ("upset", faults)):
         for command in (
             ("tile", slide),
