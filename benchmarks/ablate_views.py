@@ -21,8 +21,9 @@ import torch
 from bench_invariance import PX, Features, colours, encoder_features, enlarged, fields_of, measure, restained
 
 from wsi_lmc.encoder import ENCODER_FOLDER
-from wsi_lmc.evaluation.probes import class_probe
-from wsi_lmc.evaluation.scores import SlideFeatures
+from wsi_lmc.evaluation import SlideFeatures
+from wsi_lmc.evaluation.samples import gather
+from wsi_lmc.evaluation.transfer import transfers
 from wsi_lmc.patches import read_image, split_image, write_patches
 from wsi_lmc.stain import ViewConfig
 from wsi_lmc.training import TrainConfig, train
@@ -95,8 +96,11 @@ def score(rows: Mapping[str, Features], sites: list[Path], schemes: Path, transf
     source, target, manifest = transfer
     print(f"\n{source.name} to {target.name}, AUROC\n\n| | within the source | at the target |\n|---|---|---|")
     for name, features in rows.items():
-        found = class_probe(labelled(source, manifest, features), labelled(target, manifest, features), 0)
-        cells = [f"{part.value:.2f} [{part.low:.2f}, {part.high:.2f}]" for part in found if "AUROC" in part.metric]
+        slides = [*labelled(source, manifest, features), *labelled(target, manifest, features)]
+        tiles = gather(slides, CLASSES, sum(len(slide.labels) for slide in slides))
+        found = {part.metric: part for part in transfers(tiles, source.name, 1000, 0).measures}
+        shown = (found["source_auroc"], found["transfer_auroc"])
+        cells = [f"{part.value:.2f} [{part.low:.2f}, {part.high:.2f}]" for part in shown]
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 

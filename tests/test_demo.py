@@ -9,6 +9,7 @@ import pytest
 import wsi_lmc.demo
 from wsi_lmc.demo import DemoConfig, Hearers, run_demo
 from wsi_lmc.errors import UsageError
+from wsi_lmc.evaluation import read_evaluation
 from wsi_lmc.executor import SerialExecutor
 from wsi_lmc.featurestore import FeatureStore
 from wsi_lmc.grid import GridConfig
@@ -28,9 +29,11 @@ def test_the_synthetic_cohort_from_end_to_end(tmp_path: Path, monkeypatch: pytes
     assert [stage.split()[0] for stage in stages] == ["drawing", "tiling", "training", "embedding", "evaluating"]
     assert {outcome.state for outcome in result.outcomes} == {"done"}
     assert all(file.is_file() for file in result.files)
-    assert {file.name for file in result.files} >= {"scores.json", "scores.png", "embedding.png", "training.png"}
-    document = json.loads((tmp_path / "evaluation" / "scores.json").read_text())
-    assert list(document["scores"]) == ["colour", "untrained", "LMC"]
+    assert {file.name for file in result.files} >= {"evaluation.json", "metrics.png", "embedding.png", "training.png"}
+    evaluation = read_evaluation(tmp_path / "evaluation")
+    assert evaluation == result.evaluation
+    assert [encoder.name for encoder in evaluation.encoders] == ["colour", "untrained", "LMC"]
+    assert all(encoder.find("transfer_auroc") for encoder in evaluation.encoders)
     provenance = json.loads((tmp_path / "checkpoint" / "provenance.json").read_text())
     seen = [slide["slide_id"] for slide in provenance["slides"]]
     assert seen == ["north-01", "north-02"], "the encoder is trained on one site, which keeps slides unseen"

@@ -16,7 +16,16 @@ from wsi_lmc.confinement import confine
 from wsi_lmc.embedding import EmbedConfig
 from wsi_lmc.encoder import Architecture
 from wsi_lmc.errors import UsageError
-from wsi_lmc.evaluation import Evaluation, Roles, SlideFeatures, colour_features, evaluate, plot_training
+from wsi_lmc.evaluation import (
+    EvaluateConfig,
+    Evaluation,
+    FeatureSet,
+    SlideFeatures,
+    evaluate,
+    plot_training,
+    prepare,
+    write_evaluation,
+)
 from wsi_lmc.executor import Executor, SerialExecutor
 from wsi_lmc.featurestore import FeatureStore
 from wsi_lmc.pseudonyms import find_named_slides
@@ -25,8 +34,7 @@ from wsi_lmc.run import CHECKPOINT, EmbedInputs, RunOptions, embed_cohort, find_
 from wsi_lmc.runfolder import list_slides
 from wsi_lmc.steps.outcome import Outcome
 from wsi_lmc.steps.tile import TileConfig
-from wsi_lmc.synthetic import load_truth, tile_classes, write_cohort
-from wsi_lmc.tilestore import TileStore
+from wsi_lmc.synthetic import CLASSES, load_truth, tile_classes, write_cohort
 from wsi_lmc.training import StepReport, TrainConfig
 
 COHORT, EVALUATION, UNTRAINED = "cohort", "evaluation", "untrained"
@@ -136,17 +144,21 @@ def _evaluate(out: Path, outcomes: list[Outcome], trained: tuple[str, frozenset[
     pictures = sorted((out / "overviews").glob("*.jpg"))[:1]
     lmc, floor = find_features(out), find_features(out / UNTRAINED)
     entries = {entry.slide_id: entry for entry in list_slides(out)}
-    described = [_describe(store, entries[store.slide_id], out) for store in lmc]
-    sets = {
-        "colour": [replace(slide, features=_colours(out, slide.slide_id)) for slide in described],
-        "untrained": [replace(slide, features=store.features) for slide, store in zip(described, floor, strict=True)],
-        "LMC": described,
-    }
+    described = tuple(_describe(store, entries[store.slide_id], out) for store in lmc)
+    untrained = (replace(slide, features=store.features) for slide, store in zip(described, floor, strict=True))
+    tiles = sum(len(slide.labels) for slide in described)
+    sets = [
+        FeatureSet(name, tuple(slides), CLASSES, tiles)
+        for name, slides in (("untrained", untrained), ("LMC", described))
+    ]
+    config = EvaluateConfig(source=source, seed=seed, seen=tuple(sorted(seen)))
     try:
-        evaluation = evaluate(sets, Roles(source, seen), folder, seed)
+        ready, _ = prepare(sets, config, ("colour",))
+        evaluation = evaluate(ready, config)
     except UsageError as error:
         return DemoResult(outcomes, None, str(error), (picture, *pictures))
-    return DemoResult(outcomes, evaluation, "", (*evaluation.files, picture, *pictures))
+    files = write_evaluation(evaluation, ready, folder, seed)
+    return DemoResult(outcomes, evaluation, "", (*files, picture, *pictures))
 
 
 def _describe(store: FeatureStore, entry: SlideEntry, out: Path) -> SlideFeatures:
@@ -157,9 +169,5 @@ def _describe(store: FeatureStore, entry: SlideEntry, out: Path) -> SlideFeature
         labels = tile_classes(
             load_truth(truth, store.slide_id), store.origins, tuple(store.attributes["tile"]["footprint"])
         )
-    return SlideFeatures(store.slide_id, entry.patient, entry.site, store.features, labels)
-
-
-def _colours(out: Path, slide_id: str) -> np.ndarray:
-    store = TileStore.open(out / "tiles" / f"{slide_id}.zarr")
-    return colour_features(store.read(np.arange(len(store))))
+    tiles = out / "tiles" / f"{store.slide_id}.zarr"
+    return SlideFeatures(store.slide_id, entry.patient, entry.site, store.features, labels, store.origins, tiles)

@@ -37,15 +37,22 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class _Found:
-    """A slide's features and what is known of it; ``labels`` of its tiles, or None where there is no such table."""
+class Found:
+    """A slide's features and what is known of it.
+
+    ``labels`` of its tiles is None where there is no such table, ``tiles``, the store of its pixels, where it has none.
+    ``places`` are the run folders of its features and, where they are known, of its tiles.
+    """
 
     store: FeatureStore
     entry: SlideEntry
     labels: Mapping[tuple[int, int], str] | None
+    tiles: Path | None
+    places: tuple[Path, ...]
 
     @property
     def names(self) -> set[str]:
+        """Labels that occur."""
         return {label for label in self.labels.values() if label} if self.labels is not None else {self.entry.label}
 
 
@@ -56,8 +63,21 @@ def load_feature_sets(specs: Sequence[str], reading: Reading) -> list[FeatureSet
         UsageError: nothing there, a slide twice in a set, or one that no manifest knows.
         StoreError: a store cannot be opened.
     """
+    found = find_features_of(specs, reading)
+    every = {name for slides in found.values() for slide in slides.values() for name in slide.names} - {""}
+    classes = reading.classes or tuple(sorted(every))
+    return [_read(name, list(slides.values()), classes, reading) for name, slides in found.items()]
+
+
+def find_features_of(specs: Sequence[str], reading: Reading) -> dict[str, dict[str, Found]]:
+    """The slides of each set, by their ids: nothing but tables is read yet.
+
+    Raises:
+        UsageError: as :func:`load_feature_sets`.
+        StoreError: a store cannot be opened.
+    """
     given = {entry.slide_id: entry for entry in read_manifest(reading.manifest)} if reading.manifest else {}
-    found: dict[str, dict[str, _Found]] = {}
+    found: dict[str, dict[str, Found]] = {}
     for spec in specs:
         name, folder = _named(spec)
         for slide in _slides_of(folder, given):
@@ -69,9 +89,7 @@ def load_feature_sets(specs: Sequence[str], reading: Reading) -> list[FeatureSet
                     "every slide once in a set",
                     "Name the sets: NAME=FOLDER.",
                 )
-    every = {name for slides in found.values() for slide in slides.values() for name in slide.names} - {""}
-    classes = reading.classes or tuple(sorted(every))
-    return [_read(name, list(slides.values()), classes, reading) for name, slides in found.items()]
+    return found
 
 
 def _named(spec: str) -> tuple[str, Path]:
@@ -80,7 +98,7 @@ def _named(spec: str) -> tuple[str, Path]:
     return ("", Path(spec)) if not sign or Path(spec).is_dir() else (name, Path(folder))
 
 
-def _check_encoder(slide: _Found, others: Iterable[_Found]) -> None:
+def _check_encoder(slide: Found, others: Iterable[Found]) -> None:
     """Refuse features that cannot be compared with those of the set, such as of another encoder of the same name."""
     known = next(iter(others), slide)
     for key in ("sha256", "normalised"):
@@ -93,7 +111,7 @@ def _check_encoder(slide: _Found, others: Iterable[_Found]) -> None:
             )
 
 
-def _slides_of(folder: Path, given: Mapping[str, SlideEntry]) -> list[_Found]:
+def _slides_of(folder: Path, given: Mapping[str, SlideEntry]) -> list[Found]:
     inside = folder / "features" if (folder / "features").is_dir() else folder
     paths = sorted(inside.glob("*.zarr"))
     if not paths:
@@ -101,7 +119,7 @@ def _slides_of(folder: Path, given: Mapping[str, SlideEntry]) -> list[_Found]:
     run = inside.parent
     tiled = _tiled_in(run)
     homes = {home: {entry.slide_id: entry for entry in list_slides(home)} for home in {run, *tiled.values()}}
-    found: list[_Found] = []
+    found: list[Found] = []
     for store in map(FeatureStore.open, paths):
         places = [place for place in (run, tiled.get(store.slide_id)) if place is not None]
         known = [homes[place][store.slide_id] for place in places if store.slide_id in homes[place]]
@@ -114,7 +132,9 @@ def _slides_of(folder: Path, given: Mapping[str, SlideEntry]) -> list[_Found]:
             )
         tables = [labels_path(place, store.slide_id) for place in places]
         table = next((path for path in tables if path.is_file()), None)
-        found.append(_Found(store, entry, read_labels(table) if table else None))
+        home = tiled.get(store.slide_id)
+        tiles = home / "tiles" / f"{store.slide_id}.zarr" if home else None
+        found.append(Found(store, entry, read_labels(table) if table else None, tiles, tuple(places)))
     return found
 
 
@@ -127,7 +147,7 @@ def _tiled_in(run: Path) -> dict[str, Path]:
     return homes
 
 
-def _read(name: str, slides: Sequence[_Found], classes: tuple[str, ...], reading: Reading) -> FeatureSet:
+def _read(name: str, slides: Sequence[Found], classes: tuple[str, ...], reading: Reading) -> FeatureSet:
     read: list[SlideFeatures] = []
     tiles = 0
     for slide in slides:
@@ -141,6 +161,8 @@ def _read(name: str, slides: Sequence[_Found], classes: tuple[str, ...], reading
                 slide.entry.site,
                 slide.store.features[rows],
                 _labels(slide, rows, classes),
+                slide.store.origins[rows],
+                slide.tiles,
             )
         )
         slide.store.__dict__.pop("features", None)  # the store keeps what it read: a sample of it is enough
@@ -166,7 +188,7 @@ def _mixed(values: UInt64[np.ndarray, " n"]) -> UInt64[np.ndarray, " n"]:
     return values ^ (values >> np.uint64(31))
 
 
-def _labels(slide: _Found, rows: Int64[np.ndarray, " n"], classes: tuple[str, ...]) -> Int64[np.ndarray, " n"]:
+def _labels(slide: Found, rows: Int64[np.ndarray, " n"], classes: tuple[str, ...]) -> Int64[np.ndarray, " n"]:
     """Labels of tiles where there is a table of them, otherwise the slide's for all of its tiles."""
     if slide.labels is not None:
         return classes_of(slide.store.origins[rows], dict(slide.labels), classes)

@@ -29,7 +29,7 @@ from wsi_lmc.cli import build_app
 from wsi_lmc.commands.push import _describe
 from wsi_lmc.encoder.hub import prepare_publication
 from wsi_lmc.errors import WsiLmcError
-from wsi_lmc.evaluation import Roles, SlideFeatures, evaluate
+from wsi_lmc.evaluation import EvaluateConfig, FeatureSet, SlideFeatures, evaluate, write_evaluation
 from wsi_lmc.run import find_features
 from wsi_lmc.runfolder import list_slides, outcomes
 from wsi_lmc.tilestore import CODECS
@@ -134,10 +134,12 @@ def _evaluate(run: Path) -> None:
     """Probes and their pictures, of what a run knows."""
     entries = {entry.slide_id: entry for entry in list_slides(run)}
     known = [(entries[store.slide_id], store) for store in find_features(run)]
-    described = [
+    described = tuple(
         SlideFeatures(e.slide_id, e.patient, e.site, store.features, np.arange(len(store)) % 2) for e, store in known
-    ]
-    evaluate({"LMC": described}, Roles("north", frozenset()), run / "evaluation")
+    )
+    sets = [FeatureSet("LMC", described, ("a", "b"), sum(len(slide.labels) for slide in described))]
+    evaluation = evaluate(sets, EvaluateConfig(resamples=20, distance_resamples=2))
+    write_evaluation(evaluation, sets, run / "evaluation")
 
 
 def test_the_canaries_are_where_a_reader_would_see_them(slides: Path) -> None:
@@ -163,7 +165,7 @@ def test_every_stage_has_written_what_it_should(hidden: Ran) -> None:
     assert len(codes) == len(BROKEN), "each for a reason of its own"
     assert "internal" not in codes
     written = {path.name for path in hidden.folder.rglob("*")}
-    assert {"run.yaml", "slides.csv", "manifest.csv", "provenance.json", "metrics.jsonl", "scores.json"} <= written
+    assert {"run.yaml", "slides.csv", "manifest.csv", "provenance.json", "metrics.jsonl", "evaluation.json"} <= written
     assert {"s1.zarr", "s1.geojson", "s1.jpg", "s1.h5", "s1_patches.h5", "s1.pt", "dataset.csv", "README.md"} <= written
     assert any(name.startswith("events.out") for name in written)
     assert json.loads((run / "tiles" / "s1.zarr" / "zarr.json").read_text())["attributes"]["codec"] == CODECS["kept"]

@@ -51,7 +51,7 @@ def command(
     if result.evaluation is not None:
         typer.echo(report_text(result.evaluation))
         typer.echo(
-            "\nLow on the left and high on the right is what is wanted; brackets are 95 % intervals over slides."
+            "\nBrackets: 95 % interval; floor: what there is without a batch effect; chance: what guessing gives."
         )
     else:
         typer.echo(f"No comparison of sites: {result.why_not}")

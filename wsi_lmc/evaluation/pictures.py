@@ -1,4 +1,4 @@
-"""Pictures of an evaluation: features of both sites, scores with intervals, the course of a training."""
+"""Pictures of an evaluation: measures with intervals, ROC curves of transfers; and the course of a training."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,48 +9,64 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from wsi_lmc.evaluation.scores import Score, SlideFeatures, stack
+from wsi_lmc.evaluation.measures import METRICS, Curve, Evaluation, Measure
 
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")  # Okabe and Ito: told apart by colour-blind readers, too
-_MARKERS = {-1: ".", 0: "o", 1: "^"}
-_NAMES = {-1: "", 0: ", class 0", 1: ", class 1"}
-
-
-def plot_embeddings(sets: Mapping[str, Sequence[SlideFeatures]], path: Path) -> None:
-    """One panel a set of features: the two leading principal components of the standardised features."""
-    figure = Figure(figsize=(4.2 * len(sets), 4.4), layout="constrained")
-    panels = np.atleast_1d(figure.subplots(1, len(sets)))
-    for axes, (name, slides) in zip(panels, sets.items(), strict=True):
-        _scatter(axes, slides)
-        axes.set_title(name)
-        axes.set_xlabel("first principal component")
-    panels[0].set_ylabel("second principal component")
-    panels[-1].legend(fontsize=8, loc="best")
-    figure.suptitle("Tiles of slides that no encoder has seen", fontsize=11)
-    _save(figure, path)
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
+"""Of Okabe and Ito: told apart by colour-blind readers, too."""
+_MOST_CURVES = 12
+_DASHES = ("-", "--", ":", "-.")
 
 
-def plot_scores(scores: Mapping[str, Sequence[Score]], path: Path) -> None:
-    """Site probe and class transfer of each set of features, with 95 % intervals and chance."""
-    wanted = [("site balanced accuracy", "site told from a tile (lower is better)")]
-    if any(score.metric == "class AUROC" for found in scores.values() for score in found):
-        wanted.append(("class AUROC", "class AUROC at the other site (higher is better)"))
-    figure = Figure(figsize=(5.2 * len(wanted), 1.4 + 0.5 * len(scores)), layout="constrained")
-    panels = np.atleast_1d(figure.subplots(1, len(wanted), sharey=True))
-    names = list(scores)
-    for axes, (metric, title) in zip(panels, wanted, strict=True):
-        for row, name in enumerate(names):
-            score = next(score for score in scores[name] if score.metric == metric)
-            axes.plot([score.low, score.high], [row, row], color=_COLOURS[0], linewidth=2)
-            axes.plot(score.value, row, "o", color=_COLOURS[1])
-        axes.axvline(0.5, color="0.6", linestyle="--", linewidth=1)
-        axes.annotate("chance", (0.5, len(names) - 0.55), fontsize=8, color="0.4", va="bottom", xytext=(3, 0),
-                      textcoords="offset points")  # fmt: skip
-        axes.set_title(title, fontsize=10)
-        axes.set_xlim(min(0.3, *(s.low for f in scores.values() for s in f)), 1.02)
-    panels[0].set_yticks(range(len(names)), names)
-    panels[0].set_ylim(len(names) - 0.5, -0.5)
-    _save(figure, path)
+def plot_measures(evaluation: Evaluation, path: Path) -> None:
+    """A panel a metric over all sites: each encoder's value and interval, its floor, and chance."""
+    shown = [name for name in METRICS if name != "w2" and any(one.find(name) for one in evaluation.encoders)]
+    columns = min(3, max(1, len(shown)))
+    rows = -(-len(shown) // columns)
+    names = [encoder.name for encoder in evaluation.encoders]
+    figure = Figure(figsize=(4.3 * columns + 1, (1.15 + 0.3 * len(names)) * rows + 0.6), layout="constrained")
+    panels = np.atleast_1d(figure.subplots(rows, columns, squeeze=False)).ravel()
+    for axes in panels[len(shown) :]:
+        axes.set_axis_off()
+    for number, (axes, name) in enumerate(zip(panels, shown, strict=False)):
+        _panel(axes, name, [encoder.find(name) for encoder in evaluation.encoders])
+        axes.set_yticks(range(len(names)), names if number % columns == 0 else [""] * len(names), fontsize=8)
+        axes.set_ylim(len(names) - 0.5, -0.5)
+    sites = ", ".join(evaluation.sites)
+    figure.suptitle(
+        f"{evaluation.by.capitalize()}s: {sites if len(sites) < 90 else len(evaluation.sites)}\n"
+        "point and line: value, 95 % interval;  grey bar: floor (no batch effect);  dashes: chance",
+        fontsize=9,
+    )
+    save(figure, path)
+
+
+def plot_curves(evaluation: Evaluation, path: Path) -> None:
+    """A panel a transfer (the first dozen): the ROC curve of each encoder."""
+    pairs: list[tuple[str, str]] = []
+    for encoder in evaluation.encoders:
+        pairs += [(c.source, c.target) for c in encoder.curves if (c.source, c.target) not in pairs]
+    shown = pairs[:_MOST_CURVES]
+    columns = min(4, len(shown))
+    rows = -(-len(shown) // columns)
+    figure = Figure(figsize=(3.1 * columns + 0.4, 3.3 * rows + 0.5), layout="constrained")
+    panels = np.atleast_1d(figure.subplots(rows, columns, squeeze=False)).ravel()
+    for axes in panels[len(shown) :]:
+        axes.set_axis_off()
+    for axes, pair in zip(panels, shown, strict=False):
+        axes.plot([0, 1], [0, 1], color="0.7", linewidth=1, linestyle="--")
+        for number, encoder in enumerate(evaluation.encoders):
+            curve = next((one for one in encoder.curves if (one.source, one.target) == pair), None)
+            if curve is not None:
+                _draw_curve(axes, number, curve, f"{encoder.name} {_area(encoder.find('transfer_auroc', pair))}")
+        axes.set_title(" to ".join(pair), fontsize=9)
+        axes.set_xlabel("false positive rate", fontsize=8)
+        axes.set_ylabel("true positive rate", fontsize=8)
+        axes.tick_params(labelsize=7)
+        axes.set_aspect("equal")
+        axes.legend(fontsize=6.5, loc="lower right")
+    rest = f" (the first {len(shown)} of {len(pairs)})" if len(pairs) > len(shown) else ""
+    figure.suptitle(f"Learnt at one {evaluation.by}, tested at another; AUROC in the legend{rest}", fontsize=10)
+    save(figure, path)
 
 
 def plot_training(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -58,7 +74,7 @@ def plot_training(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     panels = figure.subplots(1, 2)
     for axes, term in zip(panels, ("invariance", "redundancy"), strict=True):
-        for key, label, colour in ((term, "batches", _COLOURS[0]), (f"held_out_{term}", "held out", _COLOURS[1])):
+        for key, label, colour in ((term, "batches", COLOURS[0]), (f"held_out_{term}", "held out", COLOURS[1])):
             points = [(row["step"], row[key]) for row in rows if key in row]
             if points:
                 axes.plot(*zip(*points, strict=True), "-o", markersize=3, color=colour, label=label)
@@ -66,24 +82,44 @@ def plot_training(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         axes.set_title(f"{term} term", fontsize=10)
         axes.set_yscale("log")
     panels[0].legend(fontsize=8)
-    _save(figure, path)
+    save(figure, path)
 
 
-def _scatter(axes: Axes, slides: Sequence[SlideFeatures]) -> None:
-    features, labels, slide_of = stack(slides, labelled=False)
-    deviation = features.std(axis=0)
-    scaled = (features - features.mean(axis=0)) / np.where(deviation > 0, deviation, 1.0)
-    left, values, _ = np.linalg.svd(scaled, full_matrices=False)
-    plane = left[:, :2] * values[:2]
-    site_of = np.asarray([slide.site for slide in slides])[slide_of]
-    for site, colour in zip(sorted(set(site_of.tolist())), _COLOURS, strict=False):
-        for label, marker in _MARKERS.items():
-            rows = (site_of == site) & (labels == label)
-            if rows.any():
-                axes.scatter(*plane[rows].T, s=14, marker=marker, color=colour, alpha=0.6, linewidths=0,
-                             label=f"{site}{_NAMES[label]}")  # fmt: skip
-
-
-def _save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG, without a note of what drew it."""
     FigureCanvasAgg(figure)
     figure.savefig(path, dpi=140, format="png", metadata={"Software": None})
+
+
+def _panel(axes: Axes, name: str, found: Sequence[Measure | None]) -> None:
+    chances = [one.chance for one in found if one is not None and one.chance is not None]
+    for row, measure in enumerate(found):
+        if measure is None:
+            continue
+        if measure.floor is not None:
+            axes.plot([measure.floor] * 2, [row - 0.32, row + 0.32], color="0.6", linewidth=4, solid_capstyle="butt")
+        if measure.low is not None and measure.high is not None:
+            axes.plot([measure.low, measure.high], [row, row], color=COLOURS[0], linewidth=2)
+        axes.plot(measure.value, row, "o", color=COLOURS[1], markersize=5)
+        if measure.chance is not None and max(chances) - min(chances) > 1e-9:
+            axes.plot([measure.chance] * 2, [row - 0.4, row + 0.4], color="0.4", linestyle="--", linewidth=1)
+    if chances and max(chances) - min(chances) <= 1e-9:
+        axes.axvline(chances[0], color="0.4", linestyle="--", linewidth=1)
+    axes.set_title(f"{METRICS[name].title} ({METRICS[name].better} is better)", fontsize=8)
+    axes.tick_params(axis="x", labelsize=7)
+    axes.margins(x=0.12)
+    if METRICS[name].bounded:
+        axes.set_xlim(-0.03, 1.03)
+    elif METRICS[name].better == "lower":
+        axes.set_xlim(left=0)
+    axes.grid(axis="x", color="0.92", linewidth=0.6)
+    axes.set_axisbelow(True)
+
+
+def _draw_curve(axes: Axes, number: int, curve: Curve, label: str) -> None:
+    colour, dashes = COLOURS[number % len(COLOURS)], _DASHES[number // len(COLOURS) % len(_DASHES)]
+    axes.plot(curve.false_positive, curve.true_positive, color=colour, linestyle=dashes, linewidth=1.5, label=label)
+
+
+def _area(measure: Measure | None) -> str:
+    return "" if measure is None else f"{measure.value:.2f}"

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Float, Float64, Int32, Int64
 from scipy.stats import rankdata
 
 _RESAMPLES = 1000
@@ -12,13 +13,19 @@ _RESAMPLES = 1000
 
 @dataclass(frozen=True)
 class SlideFeatures:
-    """Features of one slide's tiles; ``labels`` is -1 where a tile's class is unknown."""
+    """Features of one slide's tiles; ``labels`` is -1 where a tile's class is unknown.
+
+    ``origins`` are the tiles' corners (x, y) in level-0 pixels, ``store`` the tile store they were embedded from; both
+    where they are known.
+    """
 
     slide_id: str
     patient: str
     site: str
     features: Float[np.ndarray, "n d"]
     labels: Int64[np.ndarray, " n"]
+    origins: Int32[np.ndarray, "n 2"] | None = None
+    store: Path | None = None
 
 
 @dataclass(frozen=True)
