@@ -137,7 +137,7 @@ def test_the_same_bytes_count_once_or_are_refused(tmp_path: Path) -> None:
         one = ImageEntry(first, "s", "g", "benign")
         values = {"path": again, "site": "s", "group": "g", "label": "benign", **other}
         with Threads(2) as threads:
-            return hash_images([one, ImageEntry(**values)], threads)  # pyright: ignore[reportArgumentType]
+            return hash_images([one, ImageEntry(**values)], threads)
 
     kept, notes = without_repeats(entries())
     assert [each.path for each in kept] == [first]

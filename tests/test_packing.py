@@ -2,8 +2,6 @@
 
 import csv
 import shutil
-import subprocess
-import sys
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.forked import Commands
 from wsi_lmc.errors import UsageError
 from wsi_lmc.executor import SerialExecutor
 from wsi_lmc.featuresets import Reading, load_feature_sets
@@ -220,18 +219,14 @@ def test_pack_train_embed_and_read_as_a_set(data: Path, tmp_path: Path) -> None:
         assert slide.labels.tolist() == [0] * half + [1] * half
 
 
-def test_the_command(data: Path, tmp_path: Path) -> None:
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "wsi_lmc", "pack", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, cwd=data, check=False, timeout=300)
-
+def test_the_command(data: Path, tmp_path: Path, program: Commands) -> None:
     flags = ["--labels-from", "folder", "--nominal-mpp", "0.5", "--tile-px", "32", "-o", str(tmp_path / "run")]
-    inside = run("rad", *flags[:-1], "rad/run")
+    inside = program("pack", "rad", *flags[:-1], "rad/run", cwd=data)
     assert (inside.returncode, "lies inside the input" in inside.stderr) == (2, True)
     (data / "rad/tumour/radp2_1.png").write_bytes(b"nothing")
     shutil.copy(data / "rad/tumour/radp1_1.png", data / "rad/tumour/copy.png")
     (data / "settings.yaml").write_text("pack:\n  crop: centre\n")
-    found = run("rad", *flags, "--config", "settings.yaml", "--workers", "0", "-q")
+    found = program("pack", "rad", *flags, "--config", "settings.yaml", "--workers", "0", "-q", cwd=data)
     assert found.returncode == 1, found.stderr
     assert found.stderr.splitlines() == [
         "note: 1 images are there twice, byte by byte: each is kept once",
