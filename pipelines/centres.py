@@ -35,13 +35,14 @@ from wsi_lmc.evaluation import (
     write_evaluation,
 )
 from wsi_lmc.imagelists import ImageInputs
-from wsi_lmc.normalisers import load_normaliser
+from wsi_lmc.normalisers import load_normaliser, normaliser_fingerprint
 from wsi_lmc.packing import find_groups, pack_cohort
 from wsi_lmc.patches import PackConfig
 from wsi_lmc.publish import publish_text
 from wsi_lmc.run import RunOptions, find_stores, open_stores
 from wsi_lmc.runfolder import list_slides
 from wsi_lmc.spreadsheets import to_csv
+from wsi_lmc.study.data import normalise_run
 
 Describe = Callable[[np.ndarray], np.ndarray]
 _TOGETHER = 64
@@ -83,7 +84,7 @@ def measure(call: Call) -> None:
         call.say(note)
     with call.executor(len(groups)) as executor:
         call.heard("tiles", pack_cohort(groups, call.out / "tiles", config, RunOptions(executor)))
-    looks = sorted((call.data / data.protocols).glob("*.jpg"))
+    looks = _restain(call, data)
     by_hospital: list[Evaluation] = []
     by_protocol: list[Evaluation] = []
     for seed in range(data.seeds):
@@ -133,28 +134,38 @@ def _hospitals(run_folder: Path, name: str, describe: Describe) -> FeatureSet:
     return FeatureSet(name, tuple(slides), (), sum(len(slide.labels) for slide in slides))
 
 
+def _restain(call: Call, data: Data) -> list[Path]:
+    """The hospitals' tiles in every protocol, a run folder each, made once for all encoders."""
+    found: list[Path] = []
+    device = torch.device("cpu")
+    for look in sorted((call.data / data.protocols).glob("*.jpg")):
+        restain = load_normaliser("macenko", str(look), None, device)
+        assert restain is not None  # noqa: S101  for it is not "none"
+        made_by = normaliser_fingerprint("macenko", str(look), None)
+        found.append(call.out / "protocols" / "tiles" / look.stem)
+        normalise_run(call.out / "tiles", found[-1], restain, made_by, device)
+    return found
+
+
 def _protocols(
     run_folder: Path, looks: Sequence[Path], describe: dict[str, Describe]
 ) -> tuple[list[FeatureSet], dict[str, PairFeatures]]:
     """The tiles in every protocol as sets, and each tile's pairs in one protocol and the next."""
-    entries = {entry.slide_id: entry for entry in list_slides(run_folder)}
+    patients = {entry.slide_id: entry.patient for entry in list_slides(run_folder)}
     found: dict[str, list[SlideFeatures]] = {name: [] for name in describe}
     for look in looks:
-        restain = load_normaliser("macenko", str(look), None, torch.device("cpu"))
-        assert restain is not None  # noqa: S101  for it is not "none"
-        for store in open_stores(find_stores([run_folder])):
-            tiles = restain(torch.from_numpy(store.read(np.arange(len(store))))).numpy()
-            slide_id, patient = f"{look.stem}-{store.slide_id}", entries[store.slide_id].patient
+        for store in open_stores(find_stores([look])):
+            tiles = store.read(np.arange(len(store)))
+            named = f"{look.name}-{store.slide_id}", patients[store.slide_id], look.name
             for name, each in describe.items():
-                labels = np.full(len(tiles), -1)
-                found[name].append(SlideFeatures(slide_id, patient, look.stem, each(tiles), labels))
+                found[name].append(SlideFeatures(*named, each(tiles), np.full(len(tiles), -1)))
     pairs = {name: _pairs(slides, len(looks)) for name, slides in found.items()}
     count = sum(len(slide.labels) for slide in next(iter(found.values())))
     return [FeatureSet(name, tuple(slides), (), count) for name, slides in found.items()], pairs
 
 
 def _pairs(slides: Sequence[SlideFeatures], protocols: int) -> PairFeatures:
-    """Every tile in one protocol beside itself in the next; features centred within their protocol's neighbours."""
+    """Every tile in one protocol beside itself in the next; features centred over all protocols."""
     count = len(slides) // protocols
     parts = [np.concatenate([slide.features for slide in slides[start * count : (start + 1) * count]])
              for start in range(protocols)]  # fmt: skip
