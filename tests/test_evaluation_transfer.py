@@ -68,6 +68,22 @@ def test_groups_are_left_out_whole() -> None:
     assert metrics.roc_auc_score(label, held_out[:, 1]) < 0.75
 
 
+def test_a_group_that_is_at_both_sites_is_tested_by_a_classifier_without_it() -> None:
+    """The same marked groups at both sites, labels by group: who knows a group's mark knows its class."""
+    rng = np.random.default_rng(0)
+    group = np.tile(np.repeat(np.arange(20), 12), 2)
+    site = np.repeat([0, 1], 240)
+    label = group % 2
+    features = (8.0 * rng.normal(size=(20, 30)))[group] + rng.normal(size=(480, 30))
+    sample = Sample(features.astype(np.float32), site, group, label, ("a", "b"), ("x", "y"), 480)
+    tested = next(m for m in transfers(sample, "a", 20, 0).measures if m.between == ("a", "b"))
+    assert tested.value < 0.8
+    assert "20 groups are at both sites" in tested.note
+    apart = replace(sample, group=group + 100 * site)
+    leaky = next(m for m in transfers(apart, "a", 20, 0).measures if m.between == ("a", "b"))
+    assert leaky.value > 0.99, "so the test could fail"
+
+
 def test_the_threshold_is_that_of_the_best_f1() -> None:
     rng = np.random.default_rng(1)
     truth = rng.integers(0, 2, 300)
