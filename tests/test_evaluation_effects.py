@@ -93,7 +93,7 @@ def test_one_distribution_gives_the_floor_and_no_finding(seed: int) -> None:
 
 
 def test_w2_of_one_distribution_is_not_zero_and_its_floor_says_so() -> None:
-    """Two samples of N(0, I) in 192 dimensions, 500 tiles each, lie some 6 apart: no effect of any site."""
+    """Two samples of N(0, I) in 192 dimensions, 500 tiles each, lie some 6 apart: that is no site."""
     rng = np.random.default_rng(0)
     features = rng.normal(size=(2000, 192)).astype(np.float32)
     group = np.arange(2000) // 100

@@ -20,6 +20,9 @@ from wsi_lmc.stain.density import optical_density
 RUIFROK = ((0.65003225, 0.70402695, 0.28601421), (0.07051187, 0.99131399, 0.11101646))
 """Unit optical densities of H and E in red, green and blue (Ruifrok and Johnston 2001; the residual is left out)."""
 
+HED = (*RUIFROK, (0.26814975, 0.57031375, 0.77642715))
+"""Ruifrok's two and the third vector, of diaminobenzidine, that the same table has: scikit-image's ``rgb_from_hed``."""
+
 _MOST_DENSITY = 5.0  # 8 bits hold 5.54
 _MIN_TISSUE = 0.05  # share of a tile's pixels, those of black ink not counted
 _BLACK = 2.3  # density in every channel, a grey level of 25: 8 bits leave little but rounding of its hue

@@ -12,6 +12,7 @@ into one pass over the pixels. Everything beyond the two modes is an option, off
 from dataclasses import dataclass
 from typing import Annotated, Literal, NamedTuple
 
+import numpy as np
 import torch
 from annotated_doc import Doc
 from jaxtyping import Float32, Int64, UInt8
@@ -20,11 +21,12 @@ from torch import Tensor
 from wsi_lmc.errors import UsageError
 from wsi_lmc.stain.density import DARKEST
 from wsi_lmc.stain.scanner import blur, jpeg
-from wsi_lmc.stain.separation import pseudo_inverse
+from wsi_lmc.stain.separation import HED, pseudo_inverse
 
 ViewMode = Literal["paper", "robust"]
+_HED_INVERSE: list[list[float]] = np.linalg.inv(np.asarray(HED)).tolist()
 _BEST_JPEG = 95
-_MOST = {"scale_high": 100.0, "gamma": 2.0, "white_point": DARKEST, "blur": 4.0, "jpeg": _BEST_JPEG}
+_MOST = {"scale_high": 100.0, "gamma": 2.0, "white_point": DARKEST, "blur": 4.0, "jpeg": _BEST_JPEG, "hed": 1.0}
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,13 @@ class ViewConfig:
     jpeg: Annotated[
         int, Doc("Compression: a view goes through JPEG of this quality at the worst, 95 at best; 0: none.")
     ] = 0
+    hed: Annotated[
+        float,
+        Doc(
+            "HED jitter (Tellez et al. 2018), to compare with: amounts of fixed hematoxylin, eosin and residual are "
+            "each multiplied by 1 +- this and shifted by +- this; 0.05 is its light, 0.2 its strong form; 0: none."
+        ),
+    ] = 0.0
     geometry: Annotated[
         Literal["of-mode", "none", "same", "independent"],
         Doc("Flips and rotations: none, the same or others for the two views; of-mode: none in paper, same in robust."),
@@ -74,7 +83,8 @@ class Drawn(NamedTuple):
     """What was drawn for both views (first axis) of each tile (second axis); None where an option is off.
 
     ``factors`` on H and E; ``turns`` 0 to 7, one row where both views share them; ``gamma`` a factor on density,
-    ``white`` added to it per channel; ``sigma`` of a blur in target pixels; ``quality`` of JPEG.
+    ``white`` added to it per channel; ``sigma`` of a blur in target pixels; ``quality`` of JPEG; ``hed`` factors on and
+    shifts of the three amounts of HED jitter.
     """
 
     factors: Float32[Tensor, "2 b 2"]
@@ -83,6 +93,7 @@ class Drawn(NamedTuple):
     white: Float32[Tensor, "2 b 3"] | None
     sigma: Float32[Tensor, "2 b"] | None
     quality: Float32[Tensor, "2 b"] | None
+    hed: Float32[Tensor, "2 b 2 3"] | None
 
     def of(self, tiles: slice) -> "Drawn":
         """What was drawn for some of the tiles."""
@@ -132,6 +143,7 @@ def draw_views(count: int, config: ViewConfig, generator: torch.Generator) -> Dr
         white=uniform(-config.white_point, config.white_point, 3) if config.white_point else None,
         sigma=uniform(0.0, config.blur) if config.blur else None,
         quality=uniform(config.jpeg, _BEST_JPEG) if config.jpeg else None,
+        hed=uniform(-config.hed, config.hed, 2, 3) if config.hed else None,
     )
 
 
@@ -160,6 +172,7 @@ class _View(NamedTuple):
     white: Float32[Tensor, "b 3"] | None
     sigma: Float32[Tensor, " b"] | None
     quality: Float32[Tensor, " b"] | None
+    hed: Float32[Tensor, "b 2 3"] | None
 
 
 def _view(drawn: Drawn, number: int) -> _View:
@@ -176,6 +189,8 @@ def _render(
     """
     density = [DARKEST - plane.to(torch.float32).clamp(min=1.0).log() for plane in planes.unbind(1)]
     density = scale_stains(density, stains, view.factors, mode)
+    if view.hed is not None:
+        density = jitter_hed(density, view.hed)
     if view.gamma is not None:
         gamma = view.gamma.view(-1, 1, 1)
         density = [plane * gamma for plane in density]
@@ -212,6 +227,19 @@ def scale_stains(
     if mode == "paper":
         return scaled
     return [plane + change for plane, change in zip(density, scaled, strict=True)]
+
+
+def jitter_hed(
+    density: list[Float32[Tensor, "b h w"]], drawn: Float32[Tensor, "b 2 3"]
+) -> list[Float32[Tensor, "b h w"]]:
+    """Density after its amounts of Ruifrok's H, E and residual are scaled by 1 + ``drawn[:, 0]``, shifted by the other.
+
+    One affine map of the three channels for each tile. May leave what 8 bits can hold.
+    """
+    stains = drawn.new_tensor(HED)
+    mixed = drawn.new_tensor(_HED_INVERSE) @ ((1.0 + drawn[:, 0]).unsqueeze(-1) * stains)
+    shifts = (drawn[:, 1] @ stains).unbind(1)
+    return [_sum_of(density, mixed[:, :, channel]) + shifts[channel].view(-1, 1, 1) for channel in range(3)]
 
 
 def _sum_of(planes: list[Float32[Tensor, "b h w"]], weights: Float32[Tensor, "b k"]) -> Float32[Tensor, "b h w"]:

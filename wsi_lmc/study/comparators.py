@@ -1,0 +1,67 @@
+"""What is compared: rows of a study's table, each an encoder of the same architecture with the same steps and tiles.
+
+Rows differ in what the encoder is taught by (nothing, labels, pairs of views) and in how stain is met (not at all, by
+normalising all tiles to the source's look, by jittering colours, by LMC's views).
+
+``geometry`` and ``lmc-turned`` differ by the stain views alone; ``lmc`` is the package's default, in which both views
+of a tile are turned alike.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+from wsi_lmc.normalisers import NormaliserName
+from wsi_lmc.stain import ViewConfig
+
+Teacher = Literal["colour", "texture", "nothing", "labels", "views", "given"]
+"""What makes the features: tile statistics, random weights, training by labels or views, or an encoder as it is."""
+
+HED_STRONG = 0.2  # the strong form of Tellez et al. 2018
+PLAIN = ViewConfig(scale_low=1.0, scale_high=1.0, geometry="independent")
+"""Flips and rotations, of each view its own, and no change of colour."""
+JITTERED = ViewConfig(scale_low=1.0, scale_high=1.0, geometry="independent", hed=HED_STRONG)
+
+
+@dataclass(frozen=True)
+class Comparator:
+    """One row: ``views`` augment tiles in training, ``normalise`` changes all tiles, in training and afterwards."""
+
+    teacher: Teacher
+    views: ViewConfig = PLAIN
+    normalise: NormaliserName = "none"
+
+    @property
+    def trained(self) -> bool:
+        """Whether steps are taken, and so whether seeds differ."""
+        return self.teacher in ("labels", "views")
+
+    @property
+    def random(self) -> bool:
+        """Whether a seed decides anything."""
+        return self.trained or self.teacher == "nothing"
+
+
+COMPARATORS: Mapping[str, Comparator] = MappingProxyType(
+    {
+        "colour": Comparator("colour"),
+        "texture": Comparator("texture"),
+        "untrained": Comparator("nothing"),
+        "supervised": Comparator("labels"),
+        "supervised-hed": Comparator("labels", JITTERED),
+        "geometry": Comparator("views"),
+        "geometry-hed": Comparator("views", JITTERED),
+        "lmc": Comparator("views", ViewConfig()),
+        "lmc-paper": Comparator("views", ViewConfig("paper")),
+        "lmc-turned": Comparator("views", ViewConfig(geometry="independent")),
+        "virchow": Comparator("given"),
+    }
+    | {
+        f"{teacher}-{name}": Comparator("labels" if teacher == "supervised" else "views", normalise=name)
+        for teacher in ("supervised", "geometry")
+        for name in ("reinhard", "macenko", "stainnet", "staingan", "stainfuser")
+    }
+)
+WEIGHTED = ("stainnet", "staingan", "stainfuser")
+"""Normalisers that need weights which a user supplies."""

@@ -1,0 +1,204 @@
+"""How each row of a study did at each target: classifiers of the source's labels, tested where nothing was chosen.
+
+Intervals are over the targets' patients and the rows' seeds, drawn together. The patients of one draw are the same for
+all rows, so differences between rows have intervals of their own, narrower than the rows' scores let expect.
+"""
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Float32, Float64, Int64
+
+from wsi_lmc.evaluation.resampling import interval, units_of
+from wsi_lmc.evaluation.samples import Sample, equal_sites
+from wsi_lmc.evaluation.siteprobe import site_probe
+from wsi_lmc.evaluation.transfer import learn, scores_of
+from wsi_lmc.study.data import LabelledTiles
+from wsi_lmc.study.features import SOURCE
+
+RESAMPLES = 1000
+METRICS = ("AUROC", "average precision", "balanced accuracy", "F1", "accuracy")
+_MOST_A_SITE = 5000  # tiles that the site probe learns from
+
+Features = Mapping[str, Float32[np.ndarray, "_ d"]]
+Drawn = Float64[np.ndarray, "_ _"]
+"""Scores of one row and seed at one target: the first column of all its tiles, the others of resamples."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One metric: its mean over seeds, their standard deviation (0 of one seed), and the 95 % interval of the mean."""
+
+    value: float
+    low: float | None
+    high: float | None
+    seed_sd: float
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What one row and seed says of the targets' tiles, and how it did on the source by patients left out.
+
+    ``within`` is the source's own AUROC, None where its patients are too few to leave any out.
+    """
+
+    chances: Mapping[str, Float64[np.ndarray, "_ c"]]
+    scores: Mapping[str, Drawn]
+    within: float | None
+    site: float | None
+    rank: float
+
+
+@dataclass(frozen=True)
+class Marking:
+    """The tiles that are tested, and which patients each resample draws: the same for every row."""
+
+    sites: Mapping[str, LabelledTiles]
+    classes: tuple[str, ...]
+    seed: int = 0
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Names of the targets."""
+        return tuple(name for name in self.sites if name != SOURCE)
+
+    def mark(self, features: Features, seed: int) -> Predicted:
+        """Learn the source's labels from features, and score what is predicted of the targets'."""
+        learnt = learn(self._sample(features, (SOURCE,)), seed)
+        chances = {name: self._all_classes(learnt.probe.predict_proba(features[name].astype(np.float64)), learnt.kinds)
+                   for name in self.targets}  # fmt: skip
+        scores = {name: self._scores(name, chances[name], learnt.threshold) for name in self.targets}
+        own = None
+        if learnt.held_out is not None:
+            truth = np.searchsorted(learnt.kinds, self.sites[SOURCE].labels).astype(np.int64)
+            own = float(scores_of(truth, learnt.held_out, learnt.threshold, np.ones((1, len(truth))))[0, 0])
+        return Predicted(chances, scores, own, self._site_told(features), effective_rank(features))
+
+    def _scores(self, name: str, chances: Float64[np.ndarray, "n c"], threshold: float) -> Drawn:
+        truth = self.sites[name].labels
+        called = (chances[:, 1] >= threshold) if len(self.classes) == 2 else chances.argmax(axis=1)
+        right = (called == truth).astype(np.float64)
+        parts = []
+        for weights in self._weights[name]:
+            ranked = scores_of(truth, chances, threshold, weights)
+            parts.append(np.concatenate([ranked, (weights @ right / weights.sum(axis=1))[None]]))
+        return np.concatenate(parts, axis=1)
+
+    @cached_property
+    def _weights(self) -> dict[str, list[Float64[np.ndarray, "_ n"]]]:
+        """Weights of each target's tiles: ones, then a row a resample of its patients."""
+        found: dict[str, list[np.ndarray]] = {}
+        for name in self.targets:
+            tiles = self.sites[name]
+            units = units_of(_numbers(tiles.groups), np.zeros(len(tiles), np.int64), (name,))
+            rng = np.random.default_rng((self.seed, zlib.crc32(name.encode())))  # alike in studies of other sources
+            found[name] = [np.ones((1, len(tiles))), *units.weights(RESAMPLES, rng)]
+        return found
+
+    def _all_classes(
+        self, chances: Float64[np.ndarray, "n k"], kinds: Int64[np.ndarray, " k"]
+    ) -> Float64[np.ndarray, "n c"]:
+        """Columns for every class, those that the source lacks being 0."""
+        whole = np.zeros((len(chances), len(self.classes)))
+        whole[:, kinds] = chances
+        return whole
+
+    def _site_told(self, features: Features) -> float | None:
+        sample = equal_sites(self._sample(features, tuple(self.sites)), _MOST_A_SITE, self.seed)
+        found, _ = site_probe(sample, 1, self.seed)
+        return next((measure.value for measure in found if measure.metric == "site_balanced_accuracy"), None)
+
+    def _sample(self, features: Features, names: Sequence[str]) -> Sample:
+        groups = [f"{name}/{group}" for name in names for group in self.sites[name].groups]
+        labels = np.concatenate([self.sites[name].labels for name in names])
+        site = np.repeat(np.arange(len(names)), [len(self.sites[name]) for name in names])
+        stacked = np.concatenate([features[name] for name in names]).astype(np.float32)
+        return Sample(stacked, site.astype(np.int64), _numbers(groups), labels, tuple(names), self.classes, len(labels))
+
+
+@dataclass(frozen=True)
+class RowScore:
+    """One row of the table: ``at`` each target and, where there are several, their mean; ``gain`` over another row."""
+
+    row: str
+    seeds: int
+    at: Mapping[str, Mapping[str, Cell]]
+    mean: Mapping[str, Cell]
+    gain: Mapping[str, Cell]
+    within: float | None
+    site: float | None
+    rank: float
+
+
+def score_rows(predicted: Mapping[str, Sequence[Predicted]], reference: str, seed: int = 0) -> list[RowScore]:
+    """Scores of all rows; ``gain`` is how much the ``reference`` row has over each (empty where it is not there)."""
+    means = {row: _over_targets(found) for row, found in predicted.items()}
+    scores: list[RowScore] = []
+    for row, found in predicted.items():
+        against = means.get(reference)
+        gain = {} if against is None or row == reference else _difference(against, means[row], seed)
+        at = {target: _cells([each.scores[target] for each in found], seed) for target in found[0].scores}
+        within = [each.within for each in found if each.within is not None]
+        site = [each.site for each in found if each.site is not None]
+        scores.append(
+            RowScore(
+                *(row, len(found), at, _cells(means[row], seed), gain),
+                float(np.mean(within)) if within else None,
+                float(np.mean(site)) if site else None,
+                float(np.mean([each.rank for each in found])),
+            )
+        )
+    return scores
+
+
+def effective_rank(features: Features) -> float:
+    """Exponential of the entropy of the singular values' shares, of all sites' centred features together."""
+    stacked = np.concatenate(list(features.values())).astype(np.float64)
+    values = np.linalg.svd(stacked - stacked.mean(axis=0), compute_uv=False)
+    shares = values[values > 0] / values.sum()
+    return float(np.exp(-(shares * np.log(shares)).sum()))
+
+
+def _over_targets(found: Sequence[Predicted]) -> list[Drawn]:
+    return [np.mean(list(each.scores.values()), axis=0) for each in found]
+
+
+def _cells(seeds: Sequence[Drawn], seed: int) -> dict[str, Cell]:
+    values = np.stack(seeds)
+    drawn = _seed_means(values, seed)
+    return {
+        metric: Cell(float(values[:, place, 0].mean()), *interval(drawn[place]), _deviation(values[:, place, 0]))
+        for place, metric in enumerate(METRICS)
+    }
+
+
+def _difference(one: Sequence[Drawn], other: Sequence[Drawn], seed: int) -> dict[str, Cell]:
+    ones, others = np.stack(one), np.stack(other)
+    drawn = _seed_means(ones, seed) - _seed_means(others, seed)
+    value = ones[:, :, 0].mean(axis=0) - others[:, :, 0].mean(axis=0)
+    spread = np.hypot(
+        *[np.asarray([_deviation(part[:, place, 0]) for place in range(len(METRICS))]) for part in (ones, others)]
+    )
+    return {
+        metric: Cell(float(value[place]), *interval(drawn[place]), float(spread[place]))
+        for place, metric in enumerate(METRICS)
+    }
+
+
+def _seed_means(values: Float64[np.ndarray, "s m r1"], seed: int) -> Float64[np.ndarray, "m r"]:
+    """Mean over seeds drawn anew for each resample of patients."""
+    count, _, columns = values.shape
+    chosen = np.random.default_rng((seed, count)).integers(0, count, (columns - 1, count))
+    picked = np.stack([values[chosen[:, place], :, np.arange(1, columns)] for place in range(count)])
+    return picked.mean(axis=0).T
+
+
+def _deviation(values: Float64[np.ndarray, " s"]) -> float:
+    return float(values.std(ddof=1)) if len(values) > 1 else 0.0
+
+
+def _numbers(names: Sequence[str]) -> Int64[np.ndarray, " n"]:
+    return np.unique(names, return_inverse=True)[1].astype(np.int64).reshape(-1)
