@@ -128,8 +128,8 @@ def test_neighbours_are_scikit_learns() -> None:
 
 def test_a_class_the_source_has_not_is_never_said() -> None:
     two = _examples(classes=2)
+    source = Examples(two.features, two.labels, two.groups, 3)
     for kind in KINDS:
-        source = Examples(two.features, two.labels, two.groups, 3)
         assert fit(kind, source, seed=0).probabilities(two.features)[:, 2].max() < 0.35
     assert fit("logistic", source, seed=0).probabilities(two.features)[:, 2].max() == 0
 
