@@ -48,12 +48,12 @@ def test_ranks_are_in_percent() -> None:
 def test_each_tile_is_painted_in_its_place() -> None:
     tiles = TileMap(PLACE, ORIGINS, ("attention",), ATTENTION)
     background, scale = maps._background(tiles)
-    assert background.shape == (600, 1200, 3)
-    assert scale == (1.5, 1.5)
+    assert background.shape == (400, 800, 3)
+    assert scale == (1.0, 1.0)
     painted = maps._painted(tiles, ATTENTION[:, 0], background.shape[:2], scale)
     for (x, y), (value,) in zip(ORIGINS, ATTENTION, strict=True):
-        assert painted[int((y + 30) * 1.5), int((x + 40) * 1.5)] == value
-    assert np.isnan(painted[500, 100])
+        assert painted[int(y + 30), int(x + 40)] == value
+    assert np.isnan(painted[350, 100])
     covered = np.isfinite(painted).sum() / painted.size
     assert covered == pytest.approx(4 * 80 * 60.25 / (800 * 400), rel=0.02)
 
@@ -65,9 +65,9 @@ def test_pictures_lie_over_the_overview(tmp_path: Path) -> None:
     cv2.imwrite(str(overview), pixels[..., ::-1])
     place = Place("s1", (80.0, 60.0), (800.0, 400.0), overview=overview)
     background, scale = maps._background(TileMap(place, ORIGINS, ("attention",), ATTENTION))
-    assert background.shape == (600, 1200, 3)
-    assert scale == (1.5, 1.5)
-    red, green, blue = background[300, 300].astype(int)
+    assert background.shape == (400, 800, 3)
+    assert scale == (1.0, 1.0)
+    red, green, blue = background[200, 200].astype(int)
     assert red > 190
     assert green == pytest.approx(64, abs=8), "paled by a quarter"
     assert blue < 80

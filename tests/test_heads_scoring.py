@@ -23,6 +23,11 @@ from wsi_lmc.heads.reporting import (
 from wsi_lmc.heads.scoring import HeadScore, Naming, Results, best_threshold, score
 
 
+@pytest.fixture(autouse=True)
+def _fewer_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scoring, "RESAMPLES", 200)  # types are checked in tests, which makes a thousand slow
+
+
 def _results(classes: int, n: int = 300, seed: int = 0) -> Results:
     rng = np.random.default_rng(seed)
     truth = rng.integers(0, classes, n)

@@ -48,17 +48,18 @@ def _one_thread() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_tile_that_decides_is_found(kind: NetworkKind) -> None:
-    source, other = _bags(56, seed=1), _bags(40, seed=2)
-    network = cross_fit(kind, source, Recipe(SMALL, 0)).head
-    mean = cross_fit("mean", source, Recipe(SMALL, 0)).head
-    found = [network.predict(bag) for bag in other.tiles]
-    area = roc_auc_score(other.labels, [each.probabilities[1] for each in found])
+    source, chosen_by, other = _bags(80, seed=1), _bags(24, seed=4), _bags(60, seed=2)
+    recipe = Recipe(replace(SMALL, lr=1e-3, epochs=30, patience=30, bags_per_step=4), 0)
+    network = train_network(source, NetworkShape(kind, 12, 2, 32, 0.1), recipe, chosen_by).network
+    mean = cross_fit("mean", source, recipe).head
+    found = [predict_bag(network, bag, CPU) for bag in other.tiles]
+    area = roc_auc_score(other.labels, [probabilities[1] for probabilities, _ in found])
     baseline = roc_auc_score(other.labels, [mean.predict(bag).probabilities[1] for bag in other.tiles])
-    assert area > 0.9
+    assert area > 0.95
     assert area > baseline + 0.05, "a mean over the bag drowns what a single tile says"
-    pairs = [(each, bag) for each, bag, label in zip(found, other.tiles, other.labels, strict=True) if label]
-    hits = [int(each.tiles[:, 0].argmax()) == _planted(bag) for each, bag in pairs]
-    assert np.mean(hits) > 0.8
+    pairs = [(each, bag) for (_, each), bag, label in zip(found, other.tiles, other.labels, strict=True) if label]
+    hits = [int(attention.argmax()) == _planted(bag) for attention, bag in pairs]
+    assert np.mean(hits) > 0.7
 
 
 def test_gated_attention_is_what_ilse_wrote() -> None:

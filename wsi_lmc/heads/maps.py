@@ -20,7 +20,7 @@ from scipy.stats import rankdata
 from wsi_lmc.heads.slides import ATTENTION
 
 _NAMESPACE = uuid.UUID("5d1f4f0c-6f0a-5b6e-9a55-0a4d6a0b7c21")  # ids must not change between runs
-_LONG_SIDE = 1200  # pixels of a panel's picture
+_LONG_SIDE = 800  # pixels of a panel's picture, about as many as are shown
 _VEIL = 0.25  # how white the overview becomes, so that its colours are not read as values
 _COVER = 0.75  # share of a tile's colour in what is seen of it
 _COLUMNS = 3
