@@ -143,6 +143,18 @@ def test_check_names_masks_and_tables_that_are_missing(others: Path, capsys: pyt
     assert "SICAPv2.zip has 9 bytes, published are 2159052394" in said
 
 
+def test_images_without_a_mask_fail_or_are_left_out(others: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (others / "panda" / "train_label_masks" / "bb_mask.tiff").unlink()
+    text = _SETTINGS.replace("  only: panda/train.csv\n  only_provider: radboud\n", "")
+    (others / "c.yaml").write_text(text, encoding="utf-8")
+    assert _call(others / "c.yaml", others, others / "out", "--prepare-only") == 1
+    assert "bb: environment" in capsys.readouterr().out
+    (others / "c.yaml").write_text(text.replace("  mask_page", "  masked_only: true\n  mask_page"), encoding="utf-8")
+    assert _call(others / "c.yaml", others, others / "out2", "--check") == 0
+    assert _call(others / "c.yaml", others, others / "out2", "--prepare-only") == 0
+    assert [entry.slide_id for entry in list_slides(others / "out2" / "slides")] == ["aa"]
+
+
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
