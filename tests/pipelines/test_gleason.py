@@ -148,7 +148,7 @@ def test_images_without_a_mask_fail_or_are_left_out(others: Path, capsys: pytest
     text = _SETTINGS.replace("  only: panda/train.csv\n  only_provider: radboud\n", "")
     (others / "c.yaml").write_text(text, encoding="utf-8")
     assert _call(others / "c.yaml", others, others / "out", "--prepare-only") == 1
-    assert "bb: environment" in capsys.readouterr().out
+    assert "bb: environment: no file" in capsys.readouterr().out
     (others / "c.yaml").write_text(text.replace("  mask_page", "  masked_only: true\n  mask_page"), encoding="utf-8")
     assert _call(others / "c.yaml", others, others / "out2", "--check") == 0
     assert _call(others / "c.yaml", others, others / "out2", "--prepare-only") == 0
