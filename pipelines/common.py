@@ -18,7 +18,7 @@ from wsi_lmc.errors import WsiLmcError
 from wsi_lmc.executor import Executor
 from wsi_lmc.publish import prepare_output, publish_text
 from wsi_lmc.steps.outcome import Outcome
-from wsi_lmc.study import Study, StudyConfig, run_study
+from wsi_lmc.study import Study, StudyConfig, StudyResult, compare_all, run_study
 
 SETTINGS = "settings.json"
 
@@ -60,13 +60,16 @@ class Call:
 
 @dataclass(frozen=True)
 class Pipeline:
-    """One experiment: sections of its settings beside ``study``, how its data are checked, how they are prepared."""
+    """One experiment: sections of its settings beside ``study``, how its data are checked, how they are prepared.
+
+    Several studies, by name of their source, are compared together in the end; None where all is done already.
+    """
 
     name: str
     about: str
     sections: Mapping[str, type]
     check: Callable[[Call], list[Finding]]
-    prepare: Callable[[Call], Study]
+    prepare: Callable[[Call], Study | Mapping[str, Study] | None]
 
 
 def main(pipeline: Pipeline, arguments: Sequence[str] | None = None) -> int:
@@ -104,13 +107,33 @@ def _run(pipeline: Pipeline, call: Call, prepare_only: bool) -> int:
     prepare_output(call.out)
     resolved = {name: flat_settings(each) for name, each in call.settings.items()}
     publish_text(call.out, call.out / SETTINGS, json.dumps(resolved, indent=1) + "\n")
-    study = pipeline.prepare(call)
-    call.say(f"prepared: classes {', '.join(study.classes)}; targets {', '.join(study.targets)}; see {call.out}")
+    found = pipeline.prepare(call)
+    if found is None:
+        return 1 if call.failures else 0
+    for study in found.values() if isinstance(found, Mapping) else (found,):
+        call.say(f"prepared: classes {', '.join(study.classes)}; targets {', '.join(study.targets)}; see {call.out}")
     if not prepare_only:
-        result = run_study(study, call.section("study", StudyConfig), call.out / "study", call.say)
-        call.say((call.out / "study" / "table.md").read_text(encoding="utf-8"))
-        call.say(f"see {', '.join(str(file) for file in result.files)}")
+        _study_all(call, found)
     return 1 if call.failures else 0
+
+
+def _study_all(call: Call, found: Study | Mapping[str, Study]) -> None:
+    """Make the studies and say their tables."""
+    config = call.section("study", StudyConfig)
+    out = call.out / "study"
+    if isinstance(found, Study):
+        result = run_study(found, config, out, call.say)
+        call.say((out / "table.md").read_text(encoding="utf-8"))
+        call.say(f"see {', '.join(str(file) for file in result.files)}")
+        return
+    results: dict[str, StudyResult] = {}
+    for source, study in found.items():
+        call.say(f"source {source}")
+        results[source] = run_study(study, config, out / source, call.say)
+        call.say((out / source / "table.md").read_text(encoding="utf-8"))
+    compare_all(results, out)
+    call.say((out / "table.md").read_text(encoding="utf-8"))
+    call.say(f"see {out / 'table.md'}, and the tables of each source")
 
 
 def _check(pipeline: Pipeline, call: Call) -> int:

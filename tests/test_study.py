@@ -275,7 +275,7 @@ def test_all_pairs_are_the_studies_of_all_sources(runs: Mapping[str, Path], tmp_
         targets = {name: runs[name] for name in "ab" if name != source}
         study = Study(runs[source], runs[source], targets, CLASSES)
         results[source] = run_study(study, config, tmp_path / source, lambda _: None)
-    rows = {row.row: row for row in compare_all(results, tmp_path, {})}
+    rows = {row.row: row for row in compare_all(results, tmp_path)}
     assert set(rows["lmc"].at) == {"a > b", "b > a"}
     each = [results["a"].rows[1].at["b"]["AUROC"].value, results["b"].rows[1].at["a"]["AUROC"].value]
     assert rows["lmc"].mean["AUROC"].value == pytest.approx(np.mean(each))

@@ -77,7 +77,7 @@ def train_supervised(tiles: LabelledTiles, classes: int, out: Path, config: Trai
     for step, (batch, labels) in enumerate(_Source(tiles, stains).batches(config)):
         images = _augmented(batch, config, generator, device)
         loss = nn.functional.cross_entropy(head(encoder(images)), labels.to(device).repeat(2), balance)
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
         if not np.isfinite(losses[-1]):
             raise TrainingError(f"loss {losses[-1]} at step {step + 1}", "a finite number", "Lower lr.")
         optimizer.zero_grad()
