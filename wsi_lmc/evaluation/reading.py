@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from wsi_lmc.errors import StoreError
-from wsi_lmc.evaluation.measures import METRICS, Curve, EncoderResult, Evaluation, LeftOut, Measure
+from wsi_lmc.evaluation.measures import METRICS, Curve, EncoderResult, Evaluation, Gain, LeftOut, Measure
 from wsi_lmc.evaluation.writing import DOCUMENT, SCHEMA, SCHEMA_VERSION
 
 _REMEDY = "Run 'wsi-lmc evaluate' again."
@@ -34,6 +34,7 @@ def read_evaluation(path: Path) -> Evaluation:
             tuple(map(str, found["classes"])),
             dict(found["settings"]),
             tuple(map(_encoder, found["encoders"])),
+            tuple(map(_gain, found["gains"])),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise StoreError(f"{file} is damaged ({type(error).__name__}: {error})", "an evaluation", _REMEDY) from error
@@ -68,6 +69,14 @@ def _measure(found: Mapping[str, Any]) -> Measure:
     if values["value"] is None:
         raise ValueError("a measure without a value")
     return Measure(**values)
+
+
+def _gain(found: Mapping[str, Any]) -> Gain:
+    if found["metric"] not in METRICS:
+        raise ValueError("an unknown metric")
+    low, high = (None if found[name] is None else float(found[name]) for name in ("low", "high"))
+    names = (str(found[name]) for name in ("metric", "encoder", "other"))
+    return Gain(*names, tuple(map(str, found["between"])), float(found["value"]), low, high)
 
 
 def _curve(found: Mapping[str, Any]) -> Curve:

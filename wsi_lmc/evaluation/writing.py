@@ -13,7 +13,7 @@ from wsi_lmc.provenance import created_by
 from wsi_lmc.publish import prepare_output, publish_text, publishing
 from wsi_lmc.spreadsheets import to_csv
 
-SCHEMA, SCHEMA_VERSION = "wsi-lmc/evaluation", 2
+SCHEMA, SCHEMA_VERSION = "wsi-lmc/evaluation", 3
 DOCUMENT, TABLE = "evaluation.json", "evaluation.csv"
 _INTERVAL = (
     "95 % bootstrap: groups drawn anew within sites ('over' says where tiles stand for groups); percentiles, for "
@@ -66,6 +66,19 @@ def report_text(evaluation: Evaluation) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows)
     return "\n".join(line.rstrip() for line in lines)
+
+
+def gains_text(evaluation: Evaluation) -> str:
+    """What the last encoder has over each other one at other sites, in AUROC; nothing where no class was learnt."""
+    lines = []
+    for encoder in evaluation.encoders:
+        gain = evaluation.gain_over(encoder.name, "transfer_auroc")
+        if gain is not None:
+            bounds = "" if gain.low is None else f" [{gain.low:+.3f}, {gain.high:+.3f}]"
+            lines.append(
+                f"{gain.encoder} over {gain.other}: AUROC {gain.value:+.3f}{bounds} at another {evaluation.by}"
+            )
+    return "\n".join(lines)
 
 
 def left_out_text(evaluation: Evaluation) -> str:
