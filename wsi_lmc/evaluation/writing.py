@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from wsi_lmc.evaluation.embedding import plot_embeddings
+from wsi_lmc.evaluation.embedding import planes_of, plot_embeddings
 from wsi_lmc.evaluation.measures import METRICS, Evaluation, Measure
 from wsi_lmc.evaluation.pictures import plot_curves, plot_measures
 from wsi_lmc.evaluation.scores import FeatureSet
@@ -14,7 +14,8 @@ from wsi_lmc.publish import prepare_output, publish_text, publishing
 from wsi_lmc.spreadsheets import to_csv
 
 SCHEMA, SCHEMA_VERSION = "wsi-lmc/evaluation", 3
-DOCUMENT, TABLE = "evaluation.json", "evaluation.csv"
+DOCUMENT, TABLE, PLANES = "evaluation.json", "evaluation.csv", "planes.json"
+PLANES_SCHEMA = "wsi-lmc/planes"
 _INTERVAL = (
     "95 % bootstrap: groups drawn anew within sites ('over' says where tiles stand for groups); percentiles, for "
     "distances about the value"
@@ -28,7 +29,8 @@ _COLUMNS = (
 def write_evaluation(evaluation: Evaluation, sets: Sequence[FeatureSet], out: Path, seed: int = 0) -> list[Path]:
     """Write ``evaluation.json``, ``evaluation.csv``, ``metrics.png``, ``embedding.png`` and, of transfers, ``roc.png``.
 
-    ``sets`` are those that were measured. Returns the files.
+    ``planes.json`` has the points of ``embedding.png``, for others to draw. ``sets`` are those that were measured.
+    Returns the files that people look at.
 
     Raises:
         UsageError: ``out`` cannot be written to.
@@ -37,10 +39,13 @@ def write_evaluation(evaluation: Evaluation, sets: Sequence[FeatureSet], out: Pa
     files = [out / DOCUMENT, out / TABLE, out / "metrics.png", out / "embedding.png"]
     publish_text(out, files[0], json.dumps(to_document(evaluation), indent=1, allow_nan=False) + "\n")
     publish_text(out, files[1], to_csv(_COLUMNS, _rows(evaluation)))
+    planes = planes_of(sets, seed)
+    document = {"schema": PLANES_SCHEMA, "schema_version": 1, "sets": [asdict(plane) for plane in planes]}
+    publish_text(out, out / PLANES, json.dumps(document) + "\n")
     with publishing(out, files[2]) as draft:
         plot_measures(evaluation, draft)
     with publishing(out, files[3]) as draft:
-        plot_embeddings(sets, draft, seed)
+        plot_embeddings(planes, draft)
     if any(encoder.curves for encoder in evaluation.encoders):
         files.append(out / "roc.png")
         with publishing(out, files[-1]) as draft:
