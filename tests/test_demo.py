@@ -31,13 +31,20 @@ def test_the_synthetic_cohort_from_end_to_end(tmp_path: Path, monkeypatch: pytes
     ]
     assert {outcome.state for outcome in result.outcomes} == {"done"}
     assert all(file.is_file() for file in result.files)
-    assert {file.name for file in result.files} >= {"evaluation.json", "metrics.png", "embedding.png", "training.png"}
+    assert {file.name for file in result.files} >= {
+        *("report.html", "evaluation.json", "metrics.png", "embedding.png", "training.png")
+    }
     evaluation = read_evaluation(tmp_path / "evaluation")
     assert evaluation == result.evaluation
     assert [encoder.name for encoder in evaluation.encoders] == ["colour", "untrained", "Macenko", "LMC"]
     assert all(encoder.find("transfer_auroc") for encoder in evaluation.encoders)
+    assert {gain.other for gain in evaluation.gains} == {"colour", "untrained", "Macenko"}
+    normalised = json.loads((tmp_path / "macenko" / "checkpoint" / "provenance.json").read_text())
+    assert normalised["augmentation"]["scale_low"] == normalised["augmentation"]["scale_high"] == 1.0
+    assert result.files[0] == tmp_path / "report.html"
     provenance = json.loads((tmp_path / "checkpoint" / "provenance.json").read_text())
     seen = [slide["slide_id"] for slide in provenance["slides"]]
+    assert seen == [slide["slide_id"] for slide in normalised["slides"]]
     assert seen == ["north-01", "north-02"], "the encoder is trained on one site, which keeps slides unseen"
     floor = FeatureStore.open(tmp_path / "untrained" / "features" / "south-01.zarr").attributes["encoder"]
     trained = FeatureStore.open(tmp_path / "features" / "south-01.zarr").attributes["encoder"]

@@ -56,7 +56,7 @@ def command(
         )
     else:
         typer.echo(f"No comparison of sites: {result.why_not}")
-    typer.echo("\nLook at:")
+    typer.echo("\nLook at the report first:")
     for file in (*result.files, output / SLIDES):
         typer.echo(f"  {file}")
     failed = [outcome for outcome in result.outcomes if outcome.state == "failed"]

@@ -6,7 +6,7 @@ untrained, and of the same network trained on tiles that were normalised by Mace
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,7 @@ from wsi_lmc.executor import Executor, SerialExecutor
 from wsi_lmc.featurestore import FeatureStore
 from wsi_lmc.pseudonyms import find_named_slides
 from wsi_lmc.publish import publishing
+from wsi_lmc.report import REPORT, ReportConfig, write_report
 from wsi_lmc.run import CHECKPOINT, EmbedInputs, RunOptions, embed_cohort, find_features, tile_cohort, train_cohort
 from wsi_lmc.runfolder import list_slides
 from wsi_lmc.steps.outcome import Outcome
@@ -83,7 +84,7 @@ def run_demo(slides: Sequence[str], out: Path, config: DemoConfig, executor: Exe
     Raises:
         UsageError: nothing that can be trained on.
     """
-    confine(out, (out / name for name in (COHORT, EVALUATION, UNTRAINED, MACENKO, CHECKPOINT)))
+    confine(out, (out / name for name in (COHORT, EVALUATION, UNTRAINED, MACENKO, CHECKPOINT, REPORT)))
     if not slides:
         hearers.stage(f"drawing {sum(SLIDES_PER_SITE.values())} synthetic slides of two sites")
         slides = [str(_synthetic_cohort(out / COHORT, config.seed))]
@@ -108,7 +109,10 @@ def run_demo(slides: Sequence[str], out: Path, config: DemoConfig, executor: Exe
         hearers.stage("the same with Macenko's normalisation in place of LMC, to compare with")
         outcomes += embed_normalised(Material(out, list(stores.values()), seen), training, options)
     hearers.stage("evaluating")
-    return _evaluate(out, outcomes, (source, frozenset(seen)), config.seed)
+    result = _evaluate(out, outcomes, (source, frozenset(seen)), config.seed)
+    hearers.stage("writing the report")
+    report = write_report([out], out / REPORT, ReportConfig("Demo: stain-invariant features of two sites"))
+    return replace(result, files=(report, *result.files))
 
 
 def _synthetic_cohort(folder: Path, seed: int) -> Path:

@@ -35,11 +35,12 @@ class Table:
     rows: tuple[tuple[Cell, ...], ...]
     of: int
     note: str = ""
+    aside: bool = False
 
     @property
     def folded(self) -> bool:
-        """Whether it is long enough to be folded away."""
-        return len(self.rows) > FOLD
+        """Whether it is long, or so much ``aside``, that it is folded away."""
+        return self.aside or len(self.rows) > FOLD
 
     @property
     def statement(self) -> str:

@@ -9,7 +9,7 @@ from wsi_lmc.config import RUN_FILE, read_config, read_stamp, settings_of
 from wsi_lmc.embedding import EmbedConfig
 from wsi_lmc.errors import UsageError
 from wsi_lmc.provenance import created_by
-from wsi_lmc.report.blocks import Block, Facts, Section, table
+from wsi_lmc.report.blocks import Block, Facts, Section, Table, cell
 from wsi_lmc.report.cohort import cohort_section, failures_section, overviews_section
 from wsi_lmc.report.evaluations import evaluation_section
 from wsi_lmc.report.finding import Found, Place, find
@@ -41,7 +41,8 @@ def build_report(folders: Sequence[Path], config: ReportConfig) -> str:
     """
     found = find(folders)
     runs = [read_run(place) for place in found.runs]
-    sections = [_versions(found, runs), *_of_runs(runs, config), *_of_results(found, runs)]
+    settings = _settings(list(dict.fromkeys((*found.runs, *found.trainings))))
+    sections = [_versions(runs), *_of_runs(runs, config), *_of_results(found, runs), *([settings] if settings else [])]
     return render(config.title, _summary(found, runs), sections)
 
 
@@ -77,38 +78,39 @@ def _of_results(found: Found, runs: Sequence[Run]) -> Iterator[Section]:
             yield make(place, number, len(places) > 1)
 
 
-def _versions(found: Found, runs: Sequence[Run]) -> Section:
+def _versions(runs: Sequence[Run]) -> Section:
     facts = [("This page", f"made by {created_by()}")]
     times = [time for run in runs for time in (run.first, run.last) if time is not None]
     if times:
-        first, last = (
-            datetime.fromtimestamp(time, UTC).strftime("%d %B %Y, %H:%M") for time in (min(times), max(times))
-        )
-        facts.append(("Slides came out", f"{first} to {last} (UTC)" if first != last else f"{first} (UTC)"))
-    blocks: list[Block] = [Facts(tuple(facts))]
-    for place in dict.fromkeys((*found.runs, *found.trainings)):
-        blocks += _settings(place)
-    return Section("settings", "What and when", tuple(blocks))
+        first, last = (f"{datetime.fromtimestamp(time, UTC):%d %B %Y, %H:%M} UTC" for time in (min(times), max(times)))
+        facts += [("First slide came out", first), ("Last slide came out", last)]
+    return Section("when", "What and when", (Facts(tuple(facts)),))
 
 
-def _settings(place: Place) -> Iterator[Block]:
-    """Settings of a folder's ``run.yaml``, those that differ from the defaults first."""
-    path = place.path / RUN_FILE
-    if not path.is_file():
-        return
-    try:
-        sections, stamp = read_config(path), read_stamp(path)
-    except UsageError:
-        return
-    made = " ".join(f"{name} {value}" for name, value in stamp.items())
-    for section, values in sections.items():
-        where = f", {place.name}" if place.name else ""
-        yield table(
-            f"Settings of {section}{where}",
-            ("setting", "value", "default", "what it is"),
-            sorted(_rows(section, values), key=lambda row: row[1] == row[2]),
-            note=f"Those that differ from the default come first. {made}.".replace(" .", ""),
-        )
+def _settings(places: Sequence[Place]) -> Section | None:
+    """Settings of every folder's ``run.yaml``, those that differ from the defaults first."""
+    blocks: list[Block] = []
+    for place in places:
+        path = place.path / RUN_FILE
+        try:
+            sections, stamp = (read_config(path), read_stamp(path)) if path.is_file() else ({}, {})
+        except UsageError:
+            continue  # 'verify' tells of it
+        made = f" Written by {stamp.get('created_by')}; fingerprint {stamp.get('fingerprint')}." if stamp else ""
+        for section, values in sections.items():
+            rows = _rows(section, values)
+            changed = sum(value != default for _, value, default, _ in rows)
+            blocks.append(
+                Table(
+                    f"Settings of {section}{f', {place.name}' if place.name else ''}: {changed} not the default",
+                    ("setting", "value", "default", "what it is"),
+                    tuple(tuple(map(cell, row)) for row in sorted(rows, key=lambda row: row[1] == row[2])),
+                    len(rows),
+                    f"Those that differ from the default come first.{made}",
+                    aside=True,
+                )
+            )
+    return Section("settings", "Settings", tuple(blocks)) if blocks else None
 
 
 def _rows(section: str, values: Mapping[str, object]) -> list[tuple[str, str, str, str]]:

@@ -25,14 +25,14 @@ def cohort_section(run: Run, most: int) -> Section:
         table(
             "Slides by site",
             ("site", "slides", "patients", "labels", "done", "empty", "failed", "not yet", "tiles", "µm a pixel",
-             "source of that"),
+             "stated by"),
             _by_site(run),
             note="Labels are those of slides, from the manifest. Microns a pixel are the slides' own, at level 0.",
         )
     )  # fmt: skip
     order = {"failed": 0, "": 1, "empty": 2, "done": 3, "skipped": 4}
     slides = sorted(run.planned, key=lambda slide: (order.get(_state(run, slide), 1), slide))
-    columns = ("slide", "site", "label", "state", "tiles", "µm a pixel", "source of that")
+    columns = ("slide", "site", "label", "state", "tiles", "µm a pixel", "stated by")
     rows = (_slide(run, slide_id) for slide_id in slides[:most])
     blocks.append(table("Slide by slide, failures first", columns, rows, of=len(slides)))
     return Section("slides", "Slides", tuple(blocks))
@@ -185,5 +185,5 @@ def _thumbnail(run: Run, slide_id: str) -> Picture | None:
     source = data_uri(encoded, "image/jpeg")
     size = f'width="{small.shape[1]}" height="{small.shape[0]}"'
     alt = f"Overview of slide {slide_id} with the outline of its tissue: {tiles}"
-    image = Markup('<img src="{}" alt="{}" loading="lazy" {}>').format(source, alt, Markup(size))  # noqa: S704
+    image = Markup('<img src="{}" alt="{}" {}>').format(source, alt, Markup(size))  # noqa: S704
     return Picture(image, alt, f"{slide_id}, {run.site(slide_id)}: {tiles}")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
 from wsi_lmc.evaluation import Curve, Measure, Metric
 from wsi_lmc.evaluation.embedding import Plane
@@ -67,6 +68,8 @@ def course_figure(rows: Sequence[Mapping[str, Any]], lines: Mapping[str, str], t
     axes.set_ylabel(title)
     if log:
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter() if _decades(axes) > 1 else StrMethodFormatter("{x:g}"))
     if len(lines) > 1:
         axes.legend(fontsize=9, frameon=False)
     return figure
@@ -118,6 +121,11 @@ def _dots(number: int) -> dict[str, Any]:
     if number < 0:
         return {"color": _GREY, "marker": ".", "linewidths": 0}
     return {"color": _colour(number), "marker": _MARKERS[number % len(_MARKERS)], "linewidths": 0}
+
+
+def _decades(axes: Axes) -> float:
+    low, high = axes.get_ylim()
+    return float(np.log10(high / low))
 
 
 def _draw_measure(axes: Axes, row: int, measure: Measure) -> None:

@@ -83,7 +83,8 @@ def _about(training: Training, runs: Sequence[Run]) -> Iterator[tuple[str, str]]
     else:
         sites = sorted(sites_of(training.seen, runs))
         slides = f"{counted(len(training.seen), 'slide')}, {counted(sum(training.seen.values()), 'tile')}"
-        yield "Network", f"{config.get('architecture', 'not known')}; stain views: {said.get('mode', 'not known')}"
+        yield "Network", str(config.get("architecture", "not known"))
+        yield "Views of a tile", _views(said)
         yield "Trained on", f"{slides}{f', of {_and(sites)}' if sites else ''}"
         yield (
             "Held out",
@@ -115,7 +116,7 @@ def _curves(training: Training, prefix: str) -> Iterator[Block]:
         drawn.append(Picture(image, alt, title))
     yield Gallery(tuple(drawn))
     values = [(name, *_first_and_last(rows, key)) for key, name in _LAST.items() if any(key in row for row in rows)]
-    yield table("First and last values", ("", "first", "last"), values)
+    yield table("First and last values", ("metric", "first", "last"), values)
 
 
 def _first_and_last(rows: Sequence[Mapping[str, Any]], key: str) -> tuple[float, float]:
@@ -178,12 +179,22 @@ def _encoders(run: Run) -> tuple[list[tuple[Mapping[str, Any], int]], int, int]:
 def _taught(encoder: Mapping[str, Any], training: Training | None, runs: Sequence[Run]) -> tuple[str, str, str]:
     mode = str(encoder.get("mode", ""))
     normalise = str(encoder.get("normalise", "none"))
-    views = f"{_told(encoder.get('architecture'))}, {mode or 'views not known'}"
+    known = _views(training.provenance) if training else "not trained" if mode == "none" else f"{mode or 'not known'}"
+    views = f"{_told(encoder.get('architecture'))}; {known}"
     views += f", tiles normalised by {normalise}" if normalise != "none" else ""
     if training is None:
         return views, "nothing" if mode == "none" else "not known here", ""
     what = f"{counted(len(training.seen), 'slide')}, {counted(sum(training.seen.values()), 'tile')}"
     return views, what, ", ".join(sorted(sites_of(training.seen, runs)))
+
+
+def _views(provenance: Mapping[str, Any]) -> str:
+    """How the two views of a tile differ in training, in words."""
+    views = provenance.get("augmentation")
+    settings = views if isinstance(views, dict) else {}
+    if settings.get("scale_low") == settings.get("scale_high") == 1.0:
+        return "flips and rotations" + (" and colour jitter" if settings.get("hed") else "") + ", no change of stain"
+    return f"stain strength changed ({provenance.get('mode', 'not known')} separation)"
 
 
 def sites_of(slides: Mapping[str, int], runs: Sequence[Run]) -> set[str]:
