@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from wsi_lmc.evaluation.embedding import planes_of, plot_embeddings
+from wsi_lmc.evaluation.embedding import Plane, planes_of, plot_embeddings
 from wsi_lmc.evaluation.measures import METRICS, Evaluation, Measure
 from wsi_lmc.evaluation.pictures import plot_curves, plot_measures
 from wsi_lmc.evaluation.scores import FeatureSet
@@ -40,8 +40,7 @@ def write_evaluation(evaluation: Evaluation, sets: Sequence[FeatureSet], out: Pa
     publish_text(out, files[0], json.dumps(to_document(evaluation), indent=1, allow_nan=False) + "\n")
     publish_text(out, files[1], to_csv(_COLUMNS, _rows(evaluation)))
     planes = planes_of(sets, seed)
-    document = {"schema": PLANES_SCHEMA, "schema_version": 1, "sets": [asdict(plane) for plane in planes]}
-    publish_text(out, out / PLANES, json.dumps(document) + "\n")
+    publish_text(out, out / PLANES, json.dumps(planes_document(planes)) + "\n")
     with publishing(out, files[2]) as draft:
         plot_measures(evaluation, draft)
     with publishing(out, files[3]) as draft:
@@ -63,6 +62,11 @@ def to_document(evaluation: Evaluation) -> dict[str, object]:
         "metrics": {name: asdict(metric) for name, metric in METRICS.items()},
         **asdict(evaluation),
     }
+
+
+def planes_document(planes: Sequence[Plane]) -> dict[str, object]:
+    """Sets in the plane as they stand in ``planes.json``."""
+    return {"schema": PLANES_SCHEMA, "schema_version": 1, "sets": [asdict(plane) for plane in planes]}
 
 
 def report_text(evaluation: Evaluation) -> str:

@@ -24,7 +24,7 @@ _STYLE: dict[Any, Any] = {
     "axes.spines.right": False,
 }
 _SVG, _XLINK = "http://www.w3.org/2000/svg", "{http://www.w3.org/1999/xlink}href"
-_FONT = re.compile(r"font: ?((?:[a-z]+ )*[0-9.]+px) [^;]+")
+_FONT = re.compile(r"font-family: [^;]+;?")
 
 
 def svg(draw: Callable[[], Figure], prefix: str, alt: str) -> Markup:
@@ -71,6 +71,6 @@ def _own(element: ElementTree.Element, prefix: str) -> None:
     for name in ("clip-path", "style", "fill", "stroke"):
         if name in values:
             text = values[name].replace("url(#", f"url(#{prefix}-").replace("#000000", "currentColor")
-            values[name] = _FONT.sub(r"font: \1 var(--font)", text)
+            values[name] = _FONT.sub("", text)
     if element.tag == "text" and "fill" not in values.get("style", ""):
         values["fill"] = "currentColor"
