@@ -8,6 +8,7 @@ import numpy as np
 
 from wsi_lmc.cohort import SlideEntry
 from wsi_lmc.config import write_resolved
+from wsi_lmc.discretion import told_discreetly
 from wsi_lmc.embedding import EmbedConfig
 from wsi_lmc.evaluation import Curve, EncoderResult, Evaluation, Gain, LeftOut, Measure
 from wsi_lmc.evaluation.embedding import Plane
@@ -44,7 +45,12 @@ def write_run(folder: Path, slides: int = 6, hidden: bool = False) -> Path:
     for number, entry in enumerate(entries):
         if number == slides - 1:
             reason = f"cannot open {entry.path}: {HOSTILE} on tcp://10.1.2.3:8786"
-            record(folder, Outcome(entry.slide_id, "tile", "failed", "not_a_slide", reason, f"See {home}/notes.txt."))
+            failed = Outcome(entry.slide_id, "tile", "failed", "not_a_slide", reason, f"See {home}/notes.txt.")
+            told = (
+                told_discreetly(iter([failed]), entries, {}) if hidden else [failed]
+            )  # of others be it an older record
+            for outcome in told:
+                record(folder, outcome)
             continue
         record(folder, Outcome(entry.slide_id, "tile", "done", tiles=40 + number, mpp=0.25, mpp_source="aperio.MPP"))
         pixels = np.full((300, 200, 3), 40 * number % 255, np.uint8)

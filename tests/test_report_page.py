@@ -124,7 +124,7 @@ def test_no_place_and_no_name_is_betrayed(everything: tuple[Path, str]) -> None:
     assert f"/{PRIVATE}" not in text
     assert f"{PRIVATE}/" not in text
     assert "10.1.2.3" not in text
-    assert socket.gethostname() not in text
+    assert len(socket.gethostname()) < 4 or socket.gethostname() not in text
     assert f"/{getpass.getuser()}/" not in text
     assert "(a file)" in text, "a reference is given, and not named"
 

@@ -6,7 +6,7 @@ from functools import partial
 from wsi_lmc.errors import StoreError
 from wsi_lmc.evaluation import METRICS, Evaluation, Gain, Measure, Metric, read_evaluation
 from wsi_lmc.evaluation.reading import read_planes
-from wsi_lmc.report.blocks import Block, Cell, Facts, Gallery, Heading, Paragraph, Picture, Section, table
+from wsi_lmc.report.blocks import Block, Cell, Facts, Gallery, Heading, Paragraph, Picture, Section, counted, table
 from wsi_lmc.report.drawing import curves_figure, measures_figure, plane_figure
 from wsi_lmc.report.figures import svg
 from wsi_lmc.report.finding import Place
@@ -55,7 +55,7 @@ def _about(evaluation: Evaluation) -> Iterator[tuple[str, str]]:
     if source:
         yield "Classes were learnt at", str(source)
     if isinstance(seen, int) and seen:
-        yield "Seen in training", f"{seen} slides, which count in the transfer of classes alone"
+        yield "Seen in training", f"{counted(seen, 'slide')}; in the transfer of classes alone do they count"
 
 
 def _gains(evaluation: Evaluation) -> Iterator[Block]:
