@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from tests.reports import (
     ATTRIBUTE,
@@ -22,6 +23,7 @@ from tests.reports import (
     write_scores,
     write_study,
 )
+from wsi_lmc.cli import build_app
 from wsi_lmc.codes import MEANINGS
 from wsi_lmc.errors import UsageError
 from wsi_lmc.evaluation import METRICS, Gain
@@ -233,6 +235,16 @@ def test_the_page_is_published(tmp_path: Path) -> None:
     assert write_report([folder], folder / "report.html").read_bytes() == first, "equal input, equal bytes"
     with pytest.raises(UsageError, match="cannot write"):
         write_report([folder], folder / "no" / "report.html")
+
+
+def test_the_command_writes_the_page_into_the_run(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    done = CliRunner().invoke(build_app("report"), ["report", str(folder), "--title", "Ours", "--overviews", "1"])
+    assert done.exit_code == 0, done.output
+    assert str(folder / "report.html") in done.output
+    page = Page((folder / "report.html").read_text(encoding="utf-8"))
+    assert len(page.all("img")) == 1
+    assert page.text.startswith("Ours")
 
 
 def test_a_difference_in_words() -> None:

@@ -153,7 +153,7 @@ def _evaluate(out: Path, outcomes: list[Outcome], trained: tuple[str, frozenset[
     pictures = sorted((out / "overviews").glob("*.jpg"))[:1]
     entries = {entry.slide_id: entry for entry in list_slides(out)}
     folders = {"untrained": out / UNTRAINED, "Macenko": out / MACENKO, "LMC": out}
-    there = {name: folder for name, folder in folders.items() if name != "Macenko" or folder.is_dir()}
+    there = {name: folder for name, folder in folders.items() if name != "Macenko" or (folder / "features").is_dir()}
     sets = [_feature_set(name, find_features(folder), entries, out) for name, folder in there.items()]
     config = EvaluateConfig(source=source, seed=seed, seen=tuple(sorted(seen)))
     try:

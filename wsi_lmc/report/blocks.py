@@ -50,12 +50,11 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture (markup), with words for those who do not see it, and a caption; ``wide`` takes the whole line."""
+    """A picture (markup), with words for those who do not see it, and a caption."""
 
     image: Markup
     alt: str
     caption: str = ""
-    wide: bool = False
 
 
 @dataclass(frozen=True)
