@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -10,6 +10,7 @@ from types import ModuleType
 import pytest
 from hypothesis import settings
 
+from tests.forked import Commands
 from wsi_lmc.synthetic import write_cohort
 
 settings.register_profile("shared machines", deadline=None)  # how long an example takes says nothing there
@@ -42,6 +43,13 @@ def small_cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cohort")
     write_cohort(folder, {"north": 2, "south": 2}, seed=3, size=(1024, 1280))
     return folder
+
+
+@pytest.fixture(scope="session")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
+    """Runs ``wsi-lmc`` in processes that are forked from one, so that starting takes no time."""
+    with Commands(tmp_path_factory.mktemp("program")) as found:
+        yield found
 
 
 @pytest.fixture

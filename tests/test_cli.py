@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.forked import Commands
 from wsi_lmc import __version__
 from wsi_lmc.cli import COMMANDS
 
@@ -29,8 +30,8 @@ def test_help_is_quick_and_names_every_command() -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_each_command_explains_itself(name: str) -> None:
-    result = run(name, "--help")
+def test_each_command_explains_itself(name: str, program: Commands) -> None:
+    result = program(name, "--help")
     assert result.returncode == 0
     assert "Usage:" in result.stdout
     assert len(result.stdout.splitlines()) > 8
@@ -54,6 +55,9 @@ def test_version_is_one_line() -> None:
         (["plan", "x.svs", "--csv", "none/plan.csv"], "no folder none"),
         (["plan", "x.svs", "--tile-mpp", "half"], "--tile-mpp"),
         (["train"], "no tile stores in wsi-lmc-run"),
+        (["pack"], "neither a folder nor a table of images"),
+        (["pack", "none", "--columns", "size=x"], "--columns"),
+        (["pack", "none", "--mpp", "0.5", "--nominal-mpp", "0.5"], "both --mpp and --nominal-mpp"),
         (["train", "--steps", "0"], "steps = 0"),
         (["embed"], "neither --ckpt nor --encoder"),
         (["embed", "--ckpt", "none"], "no checkpoint folder none"),
@@ -62,17 +66,19 @@ def test_version_is_one_line() -> None:
         (["push", "none", "lab/name", "--yes"], "no config.json in none"),
     ],
 )
-def test_usage_errors_are_one_message_and_exit_code_2(arguments: list[str], said: str, tmp_path: Path) -> None:
-    result = run(*arguments, cwd=tmp_path)
+def test_usage_errors_are_one_message_and_exit_code_2(
+    arguments: list[str], said: str, tmp_path: Path, program: Commands
+) -> None:
+    result = program(*arguments, cwd=tmp_path)
     assert result.returncode == 2, result.stderr
     assert said in result.stderr
     assert "Traceback" not in result.stderr
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
-def test_a_misspelt_key_in_the_file_is_named(tmp_path: Path) -> None:
+def test_a_misspelt_key_in_the_file_is_named(tmp_path: Path, program: Commands) -> None:
     (tmp_path / "my.yaml").write_text("tile:\n  tile_mppp: 0.5\n")
-    result = run("tile", "x.svs", "--config", "my.yaml", cwd=tmp_path)
+    result = program("tile", "x.svs", "--config", "my.yaml", cwd=tmp_path)
     assert result.returncode == 2
     assert "Did you mean tile_mpp?" in result.stderr
 

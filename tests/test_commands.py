@@ -7,11 +7,13 @@ import pytest
 
 from wsi_lmc.commands.common import close, resolve, with_settings
 from wsi_lmc.commands.embed import command as embed
+from wsi_lmc.commands.pack import command as pack
 from wsi_lmc.commands.plan import command as plan
 from wsi_lmc.commands.tile import command as tile
 from wsi_lmc.commands.train import command as train
 from wsi_lmc.config import settings_of
 from wsi_lmc.embedding import EmbedConfig
+from wsi_lmc.patches import PackConfig
 from wsi_lmc.steps.outcome import Outcome
 from wsi_lmc.steps.tile import TileConfig
 from wsi_lmc.training import TrainConfig
@@ -19,7 +21,13 @@ from wsi_lmc.training import TrainConfig
 
 @pytest.mark.parametrize(
     ("command", "configs"),
-    [(plan, [TileConfig]), (tile, [TileConfig]), (train, [TrainConfig]), (embed, [EmbedConfig, TileConfig])],
+    [
+        (plan, [TileConfig]),
+        (tile, [TileConfig]),
+        (pack, [PackConfig]),
+        (train, [TrainConfig]),
+        (embed, [EmbedConfig, TileConfig]),
+    ],
 )
 def test_every_setting_is_a_flag(command: object, configs: list[type]) -> None:
     assert callable(command)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.ndimage import gaussian_filter
+from skimage.color import rgb_from_hed
 
 from tests.tissue import degrees, mix, separate_by_numpy, unit
 from wsi_lmc.errors import UsageError
@@ -28,7 +29,7 @@ from wsi_lmc.stain import (
 )
 from wsi_lmc.stain.scanner import blur, jpeg
 from wsi_lmc.stain.separation import eigen, oriented, pseudo_inverse
-from wsi_lmc.stain.views import scale_stains, turn
+from wsi_lmc.stain.views import jitter_hed, scale_stains, turn
 
 CONFIG = SeparationConfig(stride=1)
 PAIRS = [
@@ -204,8 +205,8 @@ def test_factors_follow_their_law() -> None:
 
 
 def test_what_is_off_is_not_drawn_and_draws_nothing_else_anew() -> None:
-    plain, all_on = _drawn(ViewConfig()), _drawn(_options(gamma=0.2, white_point=0.1, blur=1.0, jpeg=30))
-    assert [values is None for values in plain] == [False, False, True, True, True, True]
+    plain, all_on = _drawn(ViewConfig()), _drawn(_options(gamma=0.2, white_point=0.1, blur=1.0, jpeg=30, hed=0.1))
+    assert [values is None for values in plain] == [False, False, True, True, True, True, True]
     assert all(values is not None for values in all_on)
     assert torch.equal(plain.factors, all_on.factors)
     assert _drawn(_options(mode="paper")).turns is None
@@ -225,6 +226,19 @@ def test_gamma_and_white_point_act_on_the_density() -> None:
     expected = (tiles.permute(0, 3, 1, 2).float().clamp(min=1) / 255) ** 1.5
     expected = expected * torch.tensor([0.0, 0.02, 0.05]).neg().exp().view(1, 3, 1, 1)
     torch.testing.assert_close(view, expected.clamp(min=1 / 255), atol=1e-5, rtol=0)
+
+
+def test_hed_jitter_is_scikit_images() -> None:
+    """Their matrices have two digits and their amounts another unit: a shift of 1 is one of ln(10^6) here."""
+    tile = mix(PAIRS[0], 1, (32, 48)).clip(1)
+    drawn = torch.tensor([[[0.2, -0.1, 0.05], [0.03, -0.02, 0.01]]])
+    density = [-(torch.from_numpy(tile[None, ..., channel]).float() / 255).log() for channel in range(3)]
+    ours = torch.stack(jitter_hed(density, drawn), -1)[0].neg().exp().numpy()
+    amounts = -np.log(tile / 255.0) @ np.linalg.inv(rgb_from_hed)
+    changed = amounts * (1 + drawn[0, 0].numpy()) + drawn[0, 1].numpy()
+    np.testing.assert_allclose(ours, np.exp(-changed @ rgb_from_hed), atol=0.004)
+    still = torch.stack(jitter_hed(density, torch.zeros(1, 2, 3)), -1)
+    torch.testing.assert_close(still, torch.stack(density, -1), atol=1e-5, rtol=0)
 
 
 def test_blur_is_scipys() -> None:

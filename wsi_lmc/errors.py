@@ -28,6 +28,7 @@ SlideCode = Literal[
     "mpp_conflict",
     "mpp_mismatch",
     "too_coarse",
+    "too_small",
     "too_large",
     "unreadable_tiles",
     "bad_mask",

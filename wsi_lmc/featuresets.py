@@ -6,12 +6,12 @@ from the manifest of its run folder or of the one where its tiles lie, labels of
 """
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Int64, UInt64
 
 from wsi_lmc.cohort import SlideEntry, read_manifest
 from wsi_lmc.errors import UsageError
@@ -41,12 +41,14 @@ class Found:
     """A slide's features and what is known of it.
 
     ``labels`` of its tiles is None where there is no such table, ``tiles``, the store of its pixels, where it has none.
+    ``places`` are the run folders of its features and, where they are known, of its tiles.
     """
 
     store: FeatureStore
     entry: SlideEntry
     labels: Mapping[tuple[int, int], str] | None
     tiles: Path | None
+    places: tuple[Path, ...]
 
     @property
     def names(self) -> set[str]:
@@ -77,9 +79,10 @@ def find_features_of(specs: Sequence[str], reading: Reading) -> dict[str, dict[s
     given = {entry.slide_id: entry for entry in read_manifest(reading.manifest)} if reading.manifest else {}
     found: dict[str, dict[str, Found]] = {}
     for spec in specs:
-        name, _, folder = spec.rpartition("=")
-        for slide in _slides_of(Path(folder), given):
+        name, folder = _named(spec)
+        for slide in _slides_of(folder, given):
             slides = found.setdefault(name or str(slide.store.attributes["encoder"]["name"]), {})
+            _check_encoder(slide, slides.values())
             if slides.setdefault(slide.store.slide_id, slide) is not slide:
                 raise UsageError(
                     f"slide {slide.store.slide_id} twice among the features of one name",
@@ -87,6 +90,25 @@ def find_features_of(specs: Sequence[str], reading: Reading) -> dict[str, dict[s
                     "Name the sets: NAME=FOLDER.",
                 )
     return found
+
+
+def _named(spec: str) -> tuple[str, Path]:
+    """Name, empty where there is none, and folder of a set; a folder may have a = in its own name."""
+    name, sign, folder = spec.partition("=")
+    return ("", Path(spec)) if not sign or Path(spec).is_dir() else (name, Path(folder))
+
+
+def _check_encoder(slide: Found, others: Iterable[Found]) -> None:
+    """Refuse features that cannot be compared with those of the set, such as of another encoder of the same name."""
+    known = next(iter(others), slide)
+    for key in ("sha256", "normalised"):
+        own, theirs = (found.store.attributes["encoder"].get(key) for found in (slide, known))
+        if own != theirs:
+            raise UsageError(
+                f"{key} of the encoder is {own} for slide {slide.store.slide_id}, {theirs} for {known.store.slide_id}",
+                "one encoder and one normalisation in a set",
+                "Give the sets different names: NAME=FOLDER.",
+            )
 
 
 def _slides_of(folder: Path, given: Mapping[str, SlideEntry]) -> list[Found]:
@@ -112,7 +134,7 @@ def _slides_of(folder: Path, given: Mapping[str, SlideEntry]) -> list[Found]:
         table = next((path for path in tables if path.is_file()), None)
         home = tiled.get(store.slide_id)
         tiles = home / "tiles" / f"{store.slide_id}.zarr" if home else None
-        found.append(Found(store, entry, read_labels(table) if table else None, tiles))
+        found.append(Found(store, entry, read_labels(table) if table else None, tiles, tuple(places)))
     return found
 
 
@@ -131,7 +153,7 @@ def _read(name: str, slides: Sequence[Found], classes: tuple[str, ...], reading:
     for slide in slides:
         usable = np.nonzero(slide.store.valid != Validity.UNREADABLE)[0]
         tiles += len(usable)
-        rows = _drawn(slide.store.slide_id, usable, reading)
+        rows = _drawn(slide.store, usable, reading)
         read.append(
             SlideFeatures(
                 slide.store.slide_id,
@@ -147,11 +169,23 @@ def _read(name: str, slides: Sequence[Found], classes: tuple[str, ...], reading:
     return FeatureSet(name, tuple(read), classes, tiles)
 
 
-def _drawn(slide_id: str, usable: Int64[np.ndarray, " n"], reading: Reading) -> Int64[np.ndarray, " m"]:
+def _drawn(store: FeatureStore, usable: Int64[np.ndarray, " n"], reading: Reading) -> Int64[np.ndarray, " m"]:
+    """A sample by what the tiles are, not by where they stand: the same one whatever else a store holds."""
     if not 0 < reading.tiles_per_slide < len(usable):
         return usable
-    rng = np.random.default_rng((reading.seed, zlib.crc32(slide_id.encode())))
-    return np.sort(rng.choice(usable, reading.tiles_per_slide, replace=False))
+    seed = np.array([reading.seed, zlib.crc32(store.slide_id.encode())], np.uint64)
+    lots = np.zeros(len(usable), np.uint64)
+    for value in (*seed, *store.origins[usable].astype(np.uint64).T):
+        lots = _mixed(lots ^ value)
+    return np.sort(usable[np.argsort(lots, kind="stable")[: reading.tiles_per_slide]])
+
+
+def _mixed(values: UInt64[np.ndarray, " n"]) -> UInt64[np.ndarray, " n"]:
+    """Bits so well mixed that neighbours have nothing in common (the finaliser of splitmix64; Steele et al. 2014)."""
+    values = values + np.uint64(0x9E3779B97F4A7C15)
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
 
 
 def _labels(slide: Found, rows: Int64[np.ndarray, " n"], classes: tuple[str, ...]) -> Int64[np.ndarray, " n"]:

@@ -28,9 +28,15 @@ def labels_path(run_folder: Path, slide_id: str) -> Path:
 def write_labels(run_folder: Path, slide_id: str, origins: Int32[np.ndarray, "n 2"], labels: Iterable[str]) -> Path:
     """Publish a slide's table; tiles whose label is empty are left out."""
     path = labels_path(run_folder, slide_id)
-    rows = [(x, y, label) for (x, y), label in zip(origins.tolist(), labels, strict=True) if label]
-    publish_text(run_folder, path, to_csv(COLUMNS, rows))
+    publish_text(run_folder, path, label_table(origins, labels))
     return path
+
+
+def label_table(origins: Int32[np.ndarray, "n 2"], labels: Iterable[str]) -> str:
+    """A slide's table as text; labels stand without the blanks around them, tiles whose label is empty are left out."""
+    stripped = (label.strip() for label in labels)
+    rows = [(x, y, label) for (x, y), label in zip(origins.tolist(), stripped, strict=True) if label]
+    return to_csv(COLUMNS, rows)
 
 
 def read_labels(path: Path) -> dict[tuple[int, int], str]:
@@ -56,6 +62,6 @@ def classes_of(
     origins: Int32[np.ndarray, "n 2"], labels: dict[tuple[int, int], str], classes: tuple[str, ...]
 ) -> Int64[np.ndarray, " n"]:
     """Each tile's number among ``classes``; ``NO_CLASS`` where it has no label, or one of another name."""
-    number = {name: index for index, name in enumerate(classes)}
+    number = {name: index for index, name in enumerate(classes) if name}
     found = [number.get(labels.get((x, y), ""), NO_CLASS) for x, y in origins.tolist()]
     return np.asarray(found, np.int64).reshape(-1)

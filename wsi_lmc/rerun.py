@@ -10,6 +10,9 @@ from wsi_lmc.config import RUN_FILE, build, read_config
 from wsi_lmc.confinement import confined
 from wsi_lmc.embedding import EmbedConfig
 from wsi_lmc.errors import UsageError
+from wsi_lmc.imagelists import are_at_hand, is_list, list_path
+from wsi_lmc.packing import pack_again
+from wsi_lmc.patches import PackConfig
 from wsi_lmc.publish import discard, working
 from wsi_lmc.run import EmbedInputs, RunOptions, embed_cohort, tile_cohort
 from wsi_lmc.runfolder import STAGES, Request, list_slides, outcomes, requests, write_table
@@ -43,7 +46,9 @@ def rerun(out: Path, stage: Stage, slide_ids: Sequence[str], options: RunOptions
     for request in _again(out, stage, slide_ids):
         mask = Path(request.mask) if request.mask else None
         own = replace(options, mask=mask)
-        if stage == "tile":
+        if request.packed:
+            found += pack_again(request.slides, out, build(PackConfig, settings.get("pack", {}), RUN_FILE), own)
+        elif stage == "tile":
             config = build(TileConfig, settings.get("tile", {}), RUN_FILE)
             found += tile_cohort(_entries(out, request.slides), out, config, own)
         else:
@@ -110,11 +115,19 @@ def _at_hand(out: Path, asked: Sequence[Request]) -> set[str]:
     """Slides whose files, or tile stores where they are made of these, are where they were."""
     known = {entry.slide_id: entry.path for entry in list_slides(out)}
     sources = {
-        slide_id: out / request.stores[slide_id] if slide_id in request.stores else known.get(slide_id)
+        slide_id: out / request.stores[slide_id]
+        if slide_id in request.stores
+        else list_path(out, slide_id)
+        if request.packed
+        else known.get(slide_id)
         for request in asked
         for slide_id in request.slides
     }
-    return {slide_id for slide_id, source in sources.items() if source is not None and source.exists()}
+    return {slide_id for slide_id, source in sources.items() if source is not None and _is_there(source)}
+
+
+def _is_there(source: Path) -> bool:
+    return are_at_hand(source) if is_list(source) else source.exists()
 
 
 def _entries(out: Path, slide_ids: Sequence[str]) -> list[SlideEntry]:

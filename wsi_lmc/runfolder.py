@@ -25,7 +25,7 @@ SLIDES, MANIFEST, RECORDS, LOGS = "slides.csv", "manifest.csv", "records", "logs
 PLANNED = "planned"
 _OWN = (
     SLIDES, MANIFEST, LOGS, WORKING, LOCKS, "run.yaml", ".parts",
-    "tiles", "contours", "overviews", "features", "stains",
+    "tiles", "contours", "overviews", "features", "stains", "images", "labels",
     f"{RECORDS}/tile", f"{RECORDS}/embed", f"{RECORDS}/{PLANNED}",
 )  # fmt: skip
 """What a run writes into its folder."""
@@ -96,18 +96,20 @@ class Request:
     """What a stage was asked for, beside its settings: enough to ask again.
 
     ``mask`` is an outline or a folder of them; ``stores`` are tile stores by slide id, relative to the run folder where
-    they lie in it; slides that are in none of them are read from their files.
+    they lie in it; slides that are in none of them are read from their files. ``packed`` slides are groups of images.
     """
 
     slides: tuple[str, ...]
     mask: str | None = None
     encoder: str | None = None
     stores: Mapping[str, str] = field(default_factory=dict)
+    packed: bool = False
 
     def covers(self, other: "Request") -> bool:
         """Whether the same was asked for, of at least the same slides."""
         stores = {slide_id: self.stores.get(slide_id) for slide_id in other.stores}
-        same = (self.mask, self.encoder, stores) == (other.mask, other.encoder, dict(other.stores))
+        asked = (other.mask, other.encoder, dict(other.stores), other.packed)
+        same = (self.mask, self.encoder, stores, self.packed) == asked
         return same and set(other.slides) <= set(self.slides)
 
 

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import imagecodecs
 import numpy as np
+import zarr
 from imagecodecs.zarr import Jpeg
 from jaxtyping import UInt8
 from zarr.codecs import BloscCodec, Crc32cCodec
@@ -51,9 +52,11 @@ class TileStoreWriter:
 
     Tiles may come in any order and from several threads, into shards near each other; once all of a shard's tiles are
     there it goes to the disk, in threads of their own, so that waiting for it does not stop the decoding.
+
+    ``count`` may be None where it is known only in the end; then tiles come in order, as :meth:`flush` is told.
     """
 
-    def __init__(self, path: Path, count: int, tile_px: int, codec: StoredCodec) -> None:
+    def __init__(self, path: Path, count: int | None, tile_px: int, codec: StoredCodec) -> None:
         register_jpeg()
         self._path, self._group, self._count = path, create_group(path), count
         self._codec: StoredCodec = codec
@@ -68,7 +71,7 @@ class TileStoreWriter:
         jpeg = codec != "lossless"
         self._group.create_array(
             "tiles",
-            shape=(count, tile_px, tile_px, 3),
+            shape=(count or 0, tile_px, tile_px, 3),
             dtype=np.uint8,
             chunk_key_encoding=FLAT_KEYS,
             chunks=(1, tile_px, tile_px, 3),
@@ -102,7 +105,8 @@ class TileStoreWriter:
     def flush(self, stop: int) -> None:
         """Begin to write every shard that is full now that all tiles before row ``stop`` have been put."""
         for number in sorted(self._open):
-            if min((number + 1) * TILES_PER_SHARD, self._count) <= stop:
+            end = (number + 1) * TILES_PER_SHARD
+            if (end if self._count is None else min(end, self._count)) <= stop:
                 self._begin_writing(number)
 
     def write(self, start: int, tiles: UInt8[np.ndarray, "tile h w 3"], threads: Threads) -> None:
@@ -117,6 +121,10 @@ class TileStoreWriter:
 
     def close(self, rows: TileRows, attributes: Attributes) -> None:
         """Add the per-tile arrays, then the attributes with every array's SHA-256."""
+        if self._count is None:
+            self._count = len(rows.origins)
+            self._resize()
+            self.flush(self._count)
         self._finish()
         if len(self._shards) * TILES_PER_SHARD < self._count:
             raise ValueError(f"{len(self._shards)} shards written, which do not hold {self._count} tiles")
@@ -131,6 +139,11 @@ class TileStoreWriter:
 
     def __exit__(self, *_: object) -> None:
         self._disk.shutdown()
+
+    def _resize(self) -> None:
+        """Give the array its length, now that it is known."""
+        tiles = cast("zarr.Array[Any]", self._group["tiles"])
+        tiles.resize((self._count or 0, *tiles.shape[1:]))
 
     def _shard_of(self, row: int) -> tuple[_OpenShard, int]:
         number, slot = divmod(row, TILES_PER_SHARD)
@@ -147,7 +160,8 @@ class TileStoreWriter:
         """Hand a shard to the disk, after those before the last: few wait in memory while others are being filled."""
         self._finish(_WRITTEN_TOGETHER - 1)
         shard, name = self._open.pop(number), shard_name(number)
-        chunks: Any = shard.lengths or shard.chunks[: self._count - number * TILES_PER_SHARD]
+        last = TILES_PER_SHARD if self._count is None else self._count - number * TILES_PER_SHARD
+        chunks: Any = shard.lengths or shard.chunks[:last]
         write: Callable[..., bytes] = shard.buffer.write_laid if shard.lengths else shard.buffer.write_packed
         if self._codec == "lossless":
             write = shard.buffer.write_slots

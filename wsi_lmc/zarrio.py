@@ -58,7 +58,11 @@ def write_array(group: zarr.Group, name: str, values: np.ndarray, chunk_rows: in
 
 def open_array(group: zarr.Group, name: str) -> "zarr.Array[Any]":
     """An array that raises ValueError where a chunk is gone."""
-    array = cast("zarr.Array[Any]", group[name])
+    return strict(cast("zarr.Array[Any]", group[name]))
+
+
+def strict(array: "zarr.Array[Any]") -> "zarr.Array[Any]":
+    """The same array, which raises ValueError where a chunk is gone."""
     return array.with_config({"read_missing_chunks": False})
 
 

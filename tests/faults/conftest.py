@@ -1,10 +1,12 @@
 """Fixtures of the tests of faults: small slides, and the library that injects faults of the disk."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.faults.injection import Counters, build_shim
+from tests.forked import Commands
 from wsi_lmc.synthetic import write_cohort
 
 
@@ -18,6 +20,13 @@ def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def counters(tmp_path: Path) -> Counters:
     """What it counts."""
     return Counters(tmp_path / "counters")
+
+
+@pytest.fixture(scope="session")
+def commands(shim: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
+    """Runs commands in children of one process, which may meet faults."""
+    with Commands(tmp_path_factory.mktemp("commands"), shim) as found:
+        yield found
 
 
 @pytest.fixture(scope="session")

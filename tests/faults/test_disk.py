@@ -7,16 +7,17 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.faults.injection import Counters, faulty
+from tests.forked import Commands
 from wsi_lmc.verify import verify
 
 
-def run(*arguments: object, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "wsi_lmc", *map(str, arguments)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
 
 
 def states(out: Path) -> dict[str, tuple[str, str]]:
@@ -63,12 +64,10 @@ def test_a_disk_that_fills_up_stops_the_run_which_goes_on_once_there_is_room(
 
 @pytest.mark.row(3)
 @pytest.mark.parametrize("stage", ["tile", "embed", "train"])
-def test_no_room_at_any_moment_is_a_clear_end(
-    stage: str, six_slides: Path, tmp_path: Path, shim: Path, counters: Counters
-) -> None:
+def test_no_room_at_any_moment_is_a_clear_end(stage: str, six_slides: Path, tmp_path: Path, commands: Commands) -> None:
     """The error is injected at the first change, early, and late; afterwards the same command finishes."""
     done = tmp_path / "done"
-    assert run("tile", six_slides, "-o", done, "-q", "--workers", 0).returncode == 0
+    assert commands("tile", six_slides, "-o", done, "-q", "--workers", 0).returncode == 0
     out = tmp_path / "out"
     command: dict[str, tuple[object, ...]] = {
         "tile": ("tile", six_slides, "-o", out, "-q", "--workers", 0),
@@ -79,27 +78,26 @@ def test_no_room_at_any_moment_is_a_clear_end(
         ),
     }
     for after in (0, 40):
-        counters.reset()
         faults = {"writes": f"{out}/", "write_errno": errno.ENOSPC, "write_after": after}
-        stopped = run(*command[stage], environment=faulty(shim, counters, **faults))
+        stopped = commands(*command[stage], **faults)
         assert stopped.returncode in (1, 2), (after, stopped.stderr)
         assert os.strerror(errno.ENOSPC) in stopped.stderr, (after, stopped.stderr)
         assert any(line.startswith("wsi-lmc: ") for line in stopped.stderr.splitlines()), (after, stopped.stderr)
         assert "Traceback" not in stopped.stderr or stage == "train", "TensorBoard's own thread tells of its own"
-    again = run(*command[stage])
+    again = commands(*command[stage])
     assert again.returncode == 0, again.stderr
 
 
 @pytest.mark.row(4)
 def test_an_output_that_cannot_be_is_refused_before_any_work(
-    six_slides: Path, tmp_path: Path, shim: Path, counters: Counters
+    six_slides: Path, tmp_path: Path, commands: Commands
 ) -> None:
-    inside = run("tile", six_slides, "-o", six_slides / "run")
+    inside = commands("tile", six_slides, "-o", six_slides / "run")
     assert (inside.returncode, "lies inside the input" in inside.stderr) == (2, True)
     assert not (six_slides / "run").exists()
     faults = {"writes": "/readonly", "write_errno": errno.EROFS}
     for command in (("tile", six_slides), ("embed", six_slides, "--encoder", "untrained:vit-demo")):
-        read_only = run(*command, "-o", tmp_path / "readonly", environment=faulty(shim, counters, **faults))
+        read_only = commands(*command, "-o", tmp_path / "readonly", **faults)
         assert (read_only.returncode, "cannot write to" in read_only.stderr) == (2, True), read_only.stderr
         assert not (tmp_path / "readonly").exists()
 
@@ -110,18 +108,17 @@ def test_an_output_that_cannot_be_is_refused_before_any_work(
     [("auto", errno.EIO), ("auto", errno.ESTALE), ("openslide", errno.EIO), ("tiffslide", errno.ESTALE)],
 )
 def test_a_share_that_is_away_for_a_moment_costs_a_second_try(
-    reader: str, error: int, six_slides: Path, tmp_path: Path, shim: Path, counters: Counters
+    reader: str, error: int, six_slides: Path, tmp_path: Path, commands: Commands
 ) -> None:
     slide = next(six_slides.glob("*.tif"))
-    whole = run("tile", slide, "-o", tmp_path / "whole", "-q", "--reader", reader, "--workers", 0)
+    whole = commands("tile", slide, "-o", tmp_path / "whole", "-q", "--reader", reader, "--workers", 0)
     assert whole.returncode == 0, whole.stderr
     for after in (0, 12):
-        counters.reset()
         faults = {"reads": f"/{slide.name}", "read_errno": error, "read_after": after, "read_times": 2}
         out = tmp_path / f"away-{after}"
         command = ("tile", slide, "-o", out, "-q", "--reader", reader, "--workers", 0)
-        met = run(*command, environment=faulty(shim, counters, **faults))
-        assert counters.reads > after, "the error was met"
+        met = commands(*command, **faults)
+        assert commands.counters.reads > after, "the error was met"
         assert met.returncode == 0, met.stderr
         for path in (tmp_path / "whole" / "tiles").rglob("*"):
             if path.is_file():
@@ -130,35 +127,32 @@ def test_a_share_that_is_away_for_a_moment_costs_a_second_try(
 
 
 @pytest.mark.row(5)
-def test_a_share_that_stays_away_fails_its_slide_alone(
-    six_slides: Path, tmp_path: Path, shim: Path, counters: Counters
-) -> None:
+def test_a_share_that_stays_away_fails_its_slide_alone(six_slides: Path, tmp_path: Path, commands: Commands) -> None:
     slide = sorted(six_slides.glob("*.tif"))[0]
     faults = {"reads": f"/{slide.name}", "read_errno": errno.ESTALE}
     out = tmp_path / "out"
     command = ("tile", six_slides, "-o", out, "-q", "--workers", 0)
-    met = run(*command, environment=faulty(shim, counters, **faults))
+    met = commands(*command, **faults)
     assert met.returncode == 1, met.stderr
     assert states(out).pop(slide.stem) == ("failed", "io")
     assert sum(state == ("done", "") for state in states(out).values()) == 5
-    again = run("retry-failed", out, "-q", "--workers", 0)
+    again = commands("retry-failed", out, "-q", "--workers", 0)
     assert again.returncode == 0, again.stderr
     assert set(states(out).values()) == {("done", "")}
 
 
 @pytest.mark.row(5)
-def test_slow_reads_and_a_clock_that_jumps_change_nothing(
-    six_slides: Path, tmp_path: Path, shim: Path, counters: Counters
-) -> None:
+def test_slow_reads_and_a_clock_that_jumps_change_nothing(six_slides: Path, tmp_path: Path, commands: Commands) -> None:
     """The wall clock jumps a day forth and back with every look, the disk takes a millisecond for every read."""
     slide = next(six_slides.glob("*.tif"))
-    faults = {"reads": f"/{slide.name}", "read_us": 1000, "clock_s": 86_400}
-    for name, environment in (("calm", None), ("upset", faulty(shim, counters, **faults))):
+    calm: dict[str, Any] = {}
+    faults: dict[str, Any] = {"reads": f"/{slide.name}", "read_us": 1000, "clock_s": 86_400}
+    for name, met in (("calm", calm), ("upset", faults)):
         for command in (
             ("tile", slide),
             ("embed", tmp_path / name, "--encoder", "untrained:vit-demo", "--device", "cpu"),
         ):
-            done = run(*command, "-o", tmp_path / name, "-q", "--workers", 0, environment=environment)
+            done = commands(*command, "-o", tmp_path / name, "-q", "--workers", 0, **met)
             assert done.returncode == 0, done.stderr
     for folder in ("tiles", "features"):
         for path in (tmp_path / "calm" / folder).rglob("*"):

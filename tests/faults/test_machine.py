@@ -10,7 +10,14 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from tests.faults.injection import Counters
 from tests.faults.stages import NEVER, Stages
@@ -56,6 +63,14 @@ class Run(RuleBasedStateMachine):
     @rule(kill_at=st.one_of(st.just(NEVER), st.integers(0, 330)), overwrite=st.booleans())
     def start(self, kill_at: int, overwrite: bool) -> None:
         """Start the two stages as they are asked for now, and kill them at some change, or not."""
+        self._start(kill_at, overwrite)
+
+    @initialize(kill_at=st.one_of(st.just(NEVER), st.integers(0, 330)))
+    def begin(self, kill_at: int) -> None:
+        """Every history begins with a start: before it, nothing is there to be damaged, replaced or mended."""
+        self._start(kill_at, overwrite=False)
+
+    def _start(self, kill_at: int, overwrite: bool) -> None:
         asked = (self.side, self.version)
         status, found = self.stages.do(
             "run", self.slides, self.out, kill_at=kill_at, tile_px=self.side, overwrite=overwrite

@@ -44,10 +44,17 @@ BASELINES: dict[str, Callable[[UInt8[np.ndarray, "n h w 3"]], Float32[np.ndarray
 def baseline_set(one: FeatureSet, kind: Baseline) -> FeatureSet:
     """The same tiles described by a baseline, read from the tile stores that ``one`` was embedded from.
 
+    Its features have different units, so each is brought to mean 0 and deviation 1 over all of these tiles.
+
     Raises:
         UsageError: a slide's tiles are not there any more.
     """
-    return replace(one, name=kind, slides=tuple(_described(slide, kind) for slide in one.slides))
+    described = [_described(slide, kind) for slide in one.slides]
+    every = np.concatenate([slide.features for slide in described]).astype(np.float64)
+    mean, deviation = every.mean(axis=0), every.std(axis=0)
+    unit = np.where(deviation > 0, deviation, 1.0)
+    scaled = [replace(slide, features=((slide.features - mean) / unit).astype(np.float32)) for slide in described]
+    return replace(one, name=kind, slides=tuple(scaled))
 
 
 def _described(slide: SlideFeatures, kind: Baseline) -> SlideFeatures:

@@ -31,7 +31,7 @@ def out_of_fold(
 
     At least two groups of every class are needed (:func:`most_folds`). A class that a fold's training lacks has 0.
     """
-    kinds = int(truth.max()) + 1
+    kinds, features = int(truth.max()) + 1, features.astype(np.float64)
     found = np.zeros((len(truth), kinds))
     cutter = StratifiedGroupKFold(most_folds(truth, group), shuffle=True, random_state=seed)
     for train, test in cutter.split(features, truth, group):

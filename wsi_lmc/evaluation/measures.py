@@ -22,6 +22,11 @@ class Metric:
     kind: Kind
     reading: str
 
+    @property
+    def bounded(self) -> bool:
+        """Whether it lies between 0 and 1."""
+        return not any(word in self.title for word in ("distance", "shift", "cosine"))
+
 
 @dataclass(frozen=True)
 class Measure:

@@ -108,6 +108,10 @@ def _panel(axes: Axes, name: str, found: Sequence[Measure | None]) -> None:
     axes.set_title(f"{METRICS[name].title} ({METRICS[name].better} is better)", fontsize=8)
     axes.tick_params(axis="x", labelsize=7)
     axes.margins(x=0.12)
+    if METRICS[name].bounded:
+        axes.set_xlim(-0.03, 1.03)
+    elif METRICS[name].better == "lower":
+        axes.set_xlim(left=0)
     axes.grid(axis="x", color="0.92", linewidth=0.6)
     axes.set_axisbelow(True)
 

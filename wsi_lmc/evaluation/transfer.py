@@ -79,14 +79,14 @@ def learn(source: Sample, seed: int) -> Learnt:
     With fewer than two groups of a class nothing can be chosen: fixed values are taken.
     """
     kinds, truth = np.unique(source.label, return_inverse=True)
-    truth = truth.astype(np.int64)
+    truth, features = truth.astype(np.int64), source.features.astype(np.float64)
     if most_folds(truth, source.group) < 2:
-        return Learnt(model(_UNCHOSEN).fit(source.features, truth), kinds, _UNCHOSEN, 0.5, None)
-    held_out = {s: out_of_fold(s, source.features, truth, source.group, seed) for s in _STRENGTHS}
+        return Learnt(model(_UNCHOSEN).fit(features, truth), kinds, _UNCHOSEN, 0.5, None)
+    held_out = {s: out_of_fold(s, features, truth, source.group, seed) for s in _STRENGTHS}
     best = max(_STRENGTHS, key=lambda strength: _macro_auroc(truth, held_out[strength], np.ones((1, len(truth))))[0])
     chosen = held_out[best]
     threshold = best_threshold(truth, chosen[:, 1]) if len(kinds) == 2 else 0.5
-    return Learnt(model(best).fit(source.features, truth), kinds, best, threshold, chosen)
+    return Learnt(model(best).fit(features, truth), kinds, best, threshold, chosen)
 
 
 def best_threshold(truth: Int64[np.ndarray, " n"], scores: Float64[np.ndarray, " n"]) -> float:
@@ -121,7 +121,7 @@ def _test(learnt: Learnt, own: Sample, target: tuple[Sample, str], how: tuple[in
         result.left_out.append(LeftOut("transfer_auroc", reason, (source, name)))
         return
     truth = np.searchsorted(learnt.kinds, tested.label).astype(np.int64)
-    chances = learnt.probe.predict_proba(tested.features)
+    chances = learnt.probe.predict_proba(tested.features.astype(np.float64))
     units = units_of(tested.group, np.zeros(len(tested), np.int64), (name,))
     resamples, seed = how
     rng = np.random.default_rng((seed, 12, int(tested.site[0])))  # one target's resamples are those of every source
@@ -175,7 +175,7 @@ def _macro_auroc(
 
 def _mean_curve(
     truth: Int64[np.ndarray, " n"], chances: Float64[np.ndarray, "n c"]
-) -> tuple[Float64[np.ndarray, " c"], Float64[np.ndarray, " c"]]:
+) -> tuple[Float64[np.ndarray, " rates"], Float64[np.ndarray, " rates"]]:
     present = [kind for kind in _counted(chances.shape[1]) if (truth == kind).any()]
     curves = [Ranking.of(truth == kind, chances[:, kind]).curve() for kind in present]
     mean = np.mean([np.interp(_GRID, x, y) for x, y in curves], axis=0)

@@ -115,18 +115,22 @@ def _lines(evaluation: Evaluation) -> Iterator[tuple[str, ...]]:
         if any(found):
             metric = METRICS[name]
             title = f"  {' to '.join(between)}" if len(between) == 2 else " at ".join([metric.title, *between])
-            yield (title, *map(_cell, found), f"{metric.better} is better" if not between else "")
+            yield (title, *map(_cell, found), f"{metric.better} is better{_chance(found)}")
 
 
 def _cell(measure: Measure | None) -> str:
     if measure is None:
         return "-"
-    text = f"{measure.value:.3f}"
+    text = f"{measure.value:.2f}"
     if measure.low is not None and measure.high is not None:
-        text += f" [{measure.low:.3f}, {measure.high:.3f}]"
-    if measure.floor is not None:
-        text += f" floor {measure.floor:.3f}"
-    return text if measure.chance is None else f"{text} chance {measure.chance:.3f}"
+        text += f" [{measure.low:.2f}, {measure.high:.2f}]"
+    return text if measure.floor is None else f"{text} floor {measure.floor:.2f}"
+
+
+def _chance(found: Sequence[Measure | None]) -> str:
+    """What guessing gives, which hardly differs between encoders."""
+    chances = sorted({f"{one.chance:.2f}" for one in found if one is not None and one.chance is not None})
+    return f", chance {' to '.join([*chances[:1], *chances[1:][-1:]])}" if chances else ""
 
 
 def _rows(evaluation: Evaluation) -> Iterator[tuple[object, ...]]:

@@ -8,6 +8,7 @@ from wsi_lmc.slide.native import NativeTiles
 from wsi_lmc.slide.opening import ReaderName, ReadOptions, check_file, open_slide
 from wsi_lmc.slide.overviewing import Overview, Region
 from wsi_lmc.slide.reader import Boxes, MppStatement, Reader, ReadError
+from wsi_lmc.slide.samples import check_picture
 from wsi_lmc.slide.slide import ReadPlan, Resample, Slide, Take
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "agree",
     "calibrate",
     "check_file",
+    "check_picture",
     "choose_sampling",
     "decode_jpeg",
     "encode_jpeg",

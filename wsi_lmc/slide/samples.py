@@ -30,12 +30,36 @@ def check_samples(path: Path, finest: LevelSize) -> None:
     except PARSE_ERRORS:
         return
     if found is not None:
+        raise _unsupported(path, found)
+
+
+def check_picture(path: Path) -> LevelSize:
+    """Refuse a TIFF whose first image is not colour in 8 bits; its size, as the directory states it.
+
+    Raises:
+        SlideError: ``unsupported``, or ``damaged`` where its directory cannot be read.
+    """
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            page = tiff.pages.first
+            found, size = _unusual(page), LevelSize(page.imagewidth, page.imagelength)
+    except PARSE_ERRORS as error:
+        said = type(error).__name__
         raise SlideError(
-            "unsupported",
-            f"the pixels of {path.name} are {found}",
-            "colour (RGB, YCbCr or a palette) in 8 bits",
-            "Convert it, if it is a bright-field slide (vips).",
-        )
+            "damaged", f"unreadable directory in {path.name} ({said})", "a TIFF", "Copy it again."
+        ) from error
+    if found is not None:
+        raise _unsupported(path, found)
+    return size
+
+
+def _unsupported(path: Path, found: str) -> SlideError:
+    return SlideError(
+        "unsupported",
+        f"the pixels of {path.name} are {found}",
+        "colour (RGB, YCbCr or a palette) in 8 bits",
+        "Convert it, if it is a bright-field slide (vips).",
+    )
 
 
 def _unusual(page: tifffile.TiffPage) -> str | None:

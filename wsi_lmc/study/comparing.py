@@ -23,10 +23,11 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class StudyResult:
-    """What a study came to: scores of its rows, what each row and seed predicts, and the files written."""
+    """What a study came to: scores of its rows, what each row and seed predicts, what it is of, the files written."""
 
     rows: list[RowScore]
     predicted: Mapping[str, Sequence[Predicted]]
+    stated: Mapping[str, object]
     files: tuple[Path, ...]
 
 
@@ -52,7 +53,8 @@ def run_study(study: Study, config: StudyConfig, out: Path, say: Say) -> StudyRe
         for row in config.rows
     }
     rows = score_rows(predicted, REFERENCE)
-    files = list(write_results(out, rows, REFERENCE, _stated(workshop)))
+    stated = _stated(workshop)
+    files = list(write_results(out, rows, REFERENCE, stated))
     files.append(out / "scores.png")
     with publishing(out, files[-1]) as draft:
         plot_rows(rows, REFERENCE, draft)
@@ -60,10 +62,10 @@ def run_study(study: Study, config: StudyConfig, out: Path, say: Say) -> StudyRe
         files.append(out / "roc.png")
         with publishing(out, files[-1]) as draft:
             plot_curves(_curves(marking, predicted), draft)
-    return StudyResult(rows, predicted, tuple(files))
+    return StudyResult(rows, predicted, stated, tuple(files))
 
 
-def compare_all(results: Mapping[str, StudyResult], out: Path, stated: Mapping[str, object]) -> list[RowScore]:
+def compare_all(results: Mapping[str, StudyResult], out: Path) -> list[RowScore]:
     """Scores over studies of several sources with the same rows: every source-target pair beside the mean of them all.
 
     Writes the same files as one study does, without ROC curves.
@@ -74,6 +76,7 @@ def compare_all(results: Mapping[str, StudyResult], out: Path, stated: Mapping[s
         rows[row] = [_joined({source: found[seed] for source, found in by_source.items()})
                      for seed in range(min(map(len, by_source.values())))]  # fmt: skip
     scores = score_rows(rows, REFERENCE)
+    stated = {"sources": {source: result.stated for source, result in results.items()}}
     write_results(out, scores, REFERENCE, stated)
     with publishing(out, out / "scores.png") as draft:
         plot_rows(scores, REFERENCE, draft)

@@ -21,12 +21,15 @@ class Study:
         source: run folder of the source's labelled tiles, with ``labels/`` and a manifest of patients.
         targets: run folders of labelled tiles of other sites, by name.
         classes: labels that count; of two, the second is the positive one.
+        encoders: where encoders trained by views are kept, for studies that train on the same tiles; by default in the
+            study's own folder.
     """
 
     unlabelled: Path
     source: Path
     targets: Mapping[str, Path]
     classes: tuple[str, ...]
+    encoders: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,8 @@ class Workshop:
             return pooled(load_encoder(self.config.virchow, device), "auto")
         if comparator.teacher == "nothing":
             return load_encoder(f"untrained:{self.config.architecture}@{seed}", device, tile_px=px)
-        folder = self.out / "encoders" / f"{row}-{seed}"
+        shared = self.study.encoders if comparator.teacher == "views" else None
+        folder = (shared or self.out / "encoders") / f"{row}-{seed}"
         if not (folder / ENCODER_FOLDER).is_dir():
             self._train(comparator, seed, folder)
         return load_encoder(str(folder), device)

@@ -68,7 +68,7 @@ class Marking:
     def mark(self, features: Features, seed: int) -> Predicted:
         """Learn the source's labels from features, and score what is predicted of the targets'."""
         learnt = learn(self._sample(features, (SOURCE,)), seed)
-        chances = {name: self._all_classes(learnt.probe.predict_proba(features[name]), learnt.kinds)
+        chances = {name: self._all_classes(learnt.probe.predict_proba(features[name].astype(np.float64)), learnt.kinds)
                    for name in self.targets}  # fmt: skip
         scores = {name: self._scores(name, chances[name], learnt.threshold) for name in self.targets}
         own = None

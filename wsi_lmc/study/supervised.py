@@ -49,11 +49,14 @@ class _Source:
             yield gather(self.tiles.stores, self.stains, index, row), torch.from_numpy(self.tiles.labels[rows])
 
 
-def train_supervised(tiles: LabelledTiles, classes: int, out: Path, config: TrainConfig) -> None:
+def train_supervised(tiles: LabelledTiles, classes: int, out: Path, config: TrainConfig) -> list[float]:
     """Train encoder and a linear layer on labels by cross-entropy, classes weighted alike; publish ``out/encoder``.
 
     Every tile is seen in two views a step, as in training by views. Steps are fixed: nothing is chosen by looking at
     scores. A training that is cut off begins anew.
+
+    Returns:
+        The loss of every step.
 
     Raises:
         TrainingError: a loss is not finite.
@@ -70,11 +73,13 @@ def train_supervised(tiles: LabelledTiles, classes: int, out: Path, config: Trai
     balance = torch.tensor(len(tiles) / (classes * np.maximum(counts, 1)), dtype=torch.float32, device=device)
     generator = torch.Generator(device).manual_seed(config.seed)
     stains = fill_untrusted([load_or_estimate(store, config.separation, device) for store in tiles.stores])
+    losses: list[float] = []
     for step, (batch, labels) in enumerate(_Source(tiles, stains).batches(config)):
         images = _augmented(batch, config, generator, device)
         loss = nn.functional.cross_entropy(head(encoder(images)), labels.to(device).repeat(2), balance)
-        if not torch.isfinite(loss):
-            raise TrainingError(f"loss {float(loss)} at step {step + 1}", "a finite number", "Lower lr.")
+        losses.append(float(loss.detach()))
+        if not np.isfinite(losses[-1]):
+            raise TrainingError(f"loss {losses[-1]} at step {step + 1}", "a finite number", "Lower lr.")
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -82,6 +87,7 @@ def train_supervised(tiles: LabelledTiles, classes: int, out: Path, config: Trai
     mpp = float(np.mean([store.mpp.mean for store in tiles.stores]))
     with publishing(out, out / ENCODER_FOLDER) as draft:
         save_encoder(draft, encoder, EncoderMetadata(config.architecture, "none", mpp, config.steps))
+    return losses
 
 
 def _augmented(batch: TileBatch, config: TrainConfig, generator: torch.Generator, device: torch.device) -> Tensor:

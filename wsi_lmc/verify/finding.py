@@ -8,6 +8,7 @@ from typing import Literal
 from wsi_lmc.cohort import SlideEntry
 from wsi_lmc.config import RUN_FILE, build, read_config
 from wsi_lmc.errors import UsageError
+from wsi_lmc.patches import PackConfig
 from wsi_lmc.publish import holders
 from wsi_lmc.runfolder import PLANNED, RECORDS, list_slides, read_request
 from wsi_lmc.steps.outcome import Stage
@@ -63,13 +64,21 @@ class RunView:
             return None
 
     @cached_property
+    def pack_config(self) -> PackConfig | None:
+        """Those of packing, where it is known."""
+        try:
+            return build(PackConfig, self.settings["pack"], RUN_FILE)
+        except (KeyError, UsageError):
+            return None
+
+    @cached_property
     def busy(self) -> set[str]:
         """What somebody works on, such as ``tile-a`` or ``embed-a``; of a slide's parts, the slide."""
         return {holder.name.partition(".")[0] for holder in holders(self.out) if holder.alive is not False}
 
     def load(self) -> None:
         """Read what threads will ask for, before they do."""
-        _ = self.busy, self.entries, self.tile_config
+        _ = self.busy, self.entries, self.tile_config, self.pack_config
 
     def tiles_of(self, slide_id: str) -> Path | None:
         """The tile store that a slide's features were asked to be made of; None where it is not at hand."""

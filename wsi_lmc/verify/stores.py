@@ -9,16 +9,19 @@ import cv2
 import numpy as np
 
 from wsi_lmc.config import RUN_FILE
-from wsi_lmc.errors import StoreError
+from wsi_lmc.errors import StoreError, UsageError
 from wsi_lmc.featurestore import FeatureStore
+from wsi_lmc.imagelists import is_list, list_path, read_list
 from wsi_lmc.inspection import problems_of_features, problems_of_tiles
 from wsi_lmc.provenance import file_fingerprint
 from wsi_lmc.runfolder import read_record, record_path
 from wsi_lmc.steps.outcome import Outcome, Stage
+from wsi_lmc.steps.pack import images_fingerprint
 from wsi_lmc.steps.sources import FROM_SLIDE
 from wsi_lmc.steps.tile import settings_fingerprint
 from wsi_lmc.tilestore import TileStore
 from wsi_lmc.verify.finding import Finding, Remedy, RunView, name_in
+from wsi_lmc.verify.packs import PACKED, look_at_pack
 
 STORES: dict[Stage, str] = {"tile": "tiles", "embed": "features"}
 """Folder of each stage's stores."""
@@ -51,6 +54,11 @@ def look_at_slide(run: RunView, of: tuple[Stage, str]) -> list[Finding]:
 def _of_tile_store(run: RunView, record: Outcome, path: Path) -> Iterator[tuple[str, Remedy]]:
     store = TileStore.open(path)
     yield from _of_any_store(run, record, store.attributes, len(store))
+    yield from (look_at_pack if PACKED in store.attributes else _of_tiled)(run, record, store)
+
+
+def _of_tiled(run: RunView, record: Outcome, store: TileStore) -> Iterator[tuple[str, Remedy]]:
+    """What stands beside the tiles of a slide, and the settings they were cut with."""
     entry = run.entries.get(record.slide_id)
     if entry is not None and run.tile_config is not None:
         stated = settings_fingerprint(run.tile_config, entry)
@@ -98,13 +106,24 @@ def _of_any_store(run: RunView, record: Outcome, attributes: Any, count: int) ->
     if record.state in ("done", "empty") and (count != record.tiles or (record.state == "empty") != (count == 0)):
         yield f"holds {count} tiles, but is recorded as {record.state} with {record.tiles}", "again"
     entry = run.entries.get(record.slide_id)
-    if entry is None or not entry.path.is_file():
+    source = None if entry is None else list_path(run.out, entry.slide_id) if is_list(entry.path) else entry.path
+    if source is None or not source.is_file():
         run.unreachable.append(record.slide_id)
-    elif file_fingerprint(entry.path) != attributes["slide_fingerprint"]:
+    elif _fingerprint_of(source) not in (attributes["slide_fingerprint"], None):
         yield (
             "made from another version of this slide; run the command again with --overwrite, or restore the slide",
             "",
         )
+
+
+def _fingerprint_of(source: Path) -> str | None:
+    """Of a slide as it is now; None of images whose list is damaged, which is a finding of its own."""
+    if not is_list(source):
+        return file_fingerprint(source)
+    try:
+        return images_fingerprint(read_list(source))
+    except UsageError:
+        return None
 
 
 def look_at_encoders(run: RunView) -> Iterator[Finding]:
