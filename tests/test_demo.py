@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-import wsi_lmc.demo
+import wsi_lmc.demo.running
 from wsi_lmc.demo import DemoConfig, Hearers, run_demo
 from wsi_lmc.errors import UsageError
 from wsi_lmc.evaluation import read_evaluation
@@ -20,22 +20,31 @@ CONFIG = DemoConfig(steps=2, batch=8, tile=TileConfig(grid=GridConfig(stride=192
 
 @pytest.mark.slow
 def test_the_synthetic_cohort_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wsi_lmc.demo, "SLIDES_PER_SITE", {"north": 4, "south": 2})
+    monkeypatch.setattr(wsi_lmc.demo.running, "SLIDES_PER_SITE", {"north": 4, "south": 2})
     stages: list[str] = []
     steps: list[int] = []
     hearers = Hearers(stages.append, lambda report: steps.append(report.step))
     result = run_demo([], tmp_path, replace(CONFIG, tile=TileConfig()), SerialExecutor(), hearers)
     assert steps == [1, 2]
-    assert [stage.split()[0] for stage in stages] == ["drawing", "tiling", "training", "embedding", "evaluating"]
+    assert [stage.split()[0] for stage in stages] == [
+        *("drawing", "tiling", "training", "embedding", "the", "evaluating", "writing")
+    ]
     assert {outcome.state for outcome in result.outcomes} == {"done"}
     assert all(file.is_file() for file in result.files)
-    assert {file.name for file in result.files} >= {"evaluation.json", "metrics.png", "embedding.png", "training.png"}
+    assert {file.name for file in result.files} >= {
+        *("report.html", "evaluation.json", "metrics.png", "embedding.png", "training.png")
+    }
     evaluation = read_evaluation(tmp_path / "evaluation")
     assert evaluation == result.evaluation
-    assert [encoder.name for encoder in evaluation.encoders] == ["colour", "untrained", "LMC"]
+    assert [encoder.name for encoder in evaluation.encoders] == ["colour", "untrained", "Macenko", "LMC"]
     assert all(encoder.find("transfer_auroc") for encoder in evaluation.encoders)
+    assert {gain.other for gain in evaluation.gains} == {"colour", "untrained", "Macenko"}
+    normalised = json.loads((tmp_path / "macenko" / "checkpoint" / "provenance.json").read_text())
+    assert normalised["augmentation"]["scale_low"] == normalised["augmentation"]["scale_high"] == 1.0
+    assert result.files[0] == tmp_path / "report.html"
     provenance = json.loads((tmp_path / "checkpoint" / "provenance.json").read_text())
     seen = [slide["slide_id"] for slide in provenance["slides"]]
+    assert seen == [slide["slide_id"] for slide in normalised["slides"]]
     assert seen == ["north-01", "north-02"], "the encoder is trained on one site, which keeps slides unseen"
     floor = FeatureStore.open(tmp_path / "untrained" / "features" / "south-01.zarr").attributes["encoder"]
     trained = FeatureStore.open(tmp_path / "features" / "south-01.zarr").attributes["encoder"]

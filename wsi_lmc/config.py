@@ -22,6 +22,7 @@ from wsi_lmc.publish import exclusive, publish_text
 
 SECTIONS = ("tile", "pack", "train", "embed")
 RUN_FILE = "run.yaml"
+_STAMP = ("created_by", "fingerprint")
 _MERGE = "tag:yaml.org,2002:merge"  # the key <<
 _OF_SCALARS = (ValueError, AttributeError)
 """What PyYAML itself raises on dates, numbers and the like that are malformed."""
@@ -78,14 +79,8 @@ def read_config(path: Path, known: Sequence[str] = SECTIONS) -> dict[str, dict[s
     Raises:
         UsageError: no YAML, an unknown section, a key given twice, or a section that is no mapping.
     """
-    try:
-        with closing(_StrictLoader(path.read_text(encoding="utf-8"))) as loader:
-            document = loader.get_single_data()
-    except (OSError, RecursionError, yaml.YAMLError, *_OF_SCALARS) as error:
-        raise UsageError(f"cannot read {path}: {error}", "a YAML file of settings", "Correct it.") from error
-    if not isinstance(document, dict):
-        raise UsageError(f"{path} holds no sections", " or ".join(f"{name}:" for name in known), "Correct it.")
-    sections = {name: value for name, value in document.items() if name not in ("created_by", "fingerprint")}
+    document = _load(path, known)
+    sections = {name: value for name, value in document.items() if name not in _STAMP}
     _refuse_unknown(sections, known, str(path))
     for name, value in sections.items():
         if value is not None and not isinstance(value, dict):
@@ -94,6 +89,27 @@ def read_config(path: Path, known: Sequence[str] = SECTIONS) -> dict[str, dict[s
         if nameless:
             raise UsageError(f"{path}: a key of {name} is {_SHORT.repr(nameless[0])}", "names of settings", "Mend it.")
     return {name: dict(value or {}) for name, value in sections.items()}
+
+
+def read_stamp(path: Path) -> dict[str, str]:
+    """What a ``run.yaml`` says of itself beside its sections: ``created_by`` and ``fingerprint``, where it does.
+
+    Raises:
+        UsageError: as :func:`read_config`.
+    """
+    document = _load(path, SECTIONS)
+    return {name: str(document[name]) for name in _STAMP if name in document}
+
+
+def _load(path: Path, known: Sequence[str]) -> dict[Any, Any]:
+    try:
+        with closing(_StrictLoader(path.read_text(encoding="utf-8"))) as loader:
+            document = loader.get_single_data()
+    except (OSError, RecursionError, yaml.YAMLError, *_OF_SCALARS) as error:
+        raise UsageError(f"cannot read {path}: {error}", "a YAML file of settings", "Correct it.") from error
+    if not isinstance(document, dict):
+        raise UsageError(f"{path} holds no sections", " or ".join(f"{name}:" for name in known), "Correct it.")
+    return document
 
 
 def flat_settings(config: Any) -> dict[str, object]:  # noqa: ANN401  any of the configuration dataclasses

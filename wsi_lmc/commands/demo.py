@@ -8,7 +8,7 @@ import typer
 from wsi_lmc.commands.common import Crew, Pseudonyms, Quiet, Workers, interruptible
 from wsi_lmc.demo import DemoConfig, Hearers, run_demo
 from wsi_lmc.encoder import Architecture
-from wsi_lmc.evaluation import report_text
+from wsi_lmc.evaluation import gains_text, report_text
 from wsi_lmc.progress import ProgressReport
 from wsi_lmc.runfolder import SLIDES, prepare_run
 from wsi_lmc.steps.tile import TileConfig
@@ -50,12 +50,13 @@ def command(
         result = run_demo(slides or [], output, config, executor, Hearers(progress.line, heard))
     if result.evaluation is not None:
         typer.echo(report_text(result.evaluation))
+        typer.echo(f"\n{gains_text(result.evaluation)}")
         typer.echo(
             "\nBrackets: 95 % interval; floor: what there is without a batch effect; chance: what guessing gives."
         )
     else:
         typer.echo(f"No comparison of sites: {result.why_not}")
-    typer.echo("\nLook at:")
+    typer.echo("\nLook at the report first:")
     for file in (*result.files, output / SLIDES):
         typer.echo(f"  {file}")
     failed = [outcome for outcome in result.outcomes if outcome.state == "failed"]

@@ -11,6 +11,7 @@ from wsi_lmc.evaluation import (
     Baseline,
     EvaluateConfig,
     evaluate,
+    gains_text,
     left_out_text,
     prepare,
     report_text,
@@ -73,6 +74,8 @@ def command(
     evaluation = evaluate(ready, config, found_pairs, say)
     files = write_evaluation(evaluation, ready, output, seed)
     typer.echo(report_text(evaluation))
+    if evaluation.gains:
+        typer.echo(f"\n{gains_text(evaluation)}")
     missing = left_out_text(evaluation)
     typer.echo(f"\n{missing}" if missing else "")
     first = evaluation.encoders[-1]

@@ -3,6 +3,7 @@
 import importlib.util
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,24 +19,50 @@ _MOST = 2000  # tiles of a panel
 _FEWEST_FOR_UMAP = 50
 
 
-def plot_embeddings(sets: Sequence[FeatureSet], path: Path, seed: int = 0) -> None:
-    """A column a set; the upper row coloured by site, the lower by class where tiles have labels."""
-    classes = sets[0].classes
-    labelled = any((slide.labels >= 0).any() for one in sets for slide in one.slides)
-    rows = 2 if labelled else 1
-    figure = Figure(figsize=(3.6 * len(sets) + 1.6, 3.5 * rows + 0.6), layout="constrained")
-    panels = figure.subplots(rows, len(sets), squeeze=False)
-    shown, of, ways = 0, 0, set()
-    for column, one in enumerate(sets):
+@dataclass(frozen=True)
+class Plane:
+    """Tiles of one set in the plane, by the ``way`` named: a drawn sample of all ``of`` tiles.
+
+    ``site`` and ``label`` are numbers among ``sites`` and ``classes``, labels -1 where they are not known.
+    """
+
+    name: str
+    way: str
+    of: int
+    sites: tuple[str, ...]
+    classes: tuple[str, ...]
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    site: tuple[int, ...]
+    label: tuple[int, ...]
+
+
+def planes_of(sets: Sequence[FeatureSet], seed: int = 0) -> list[Plane]:
+    """Each set's tiles in the plane, equally many of every site."""
+    found: list[Plane] = []
+    for one in sets:
         whole = gather(one.slides, one.classes, one.tiles)
         sample = equal_sites(whole, max(2, _MOST // len(whole.sites)), seed)
-        plane, way = project(sample.features, seed)
-        shown, of = len(sample), one.tiles
-        ways.add(way)
-        _scatter(panels[0, column], plane, sample.site, sample.sites)
-        panels[0, column].set_title(one.name, fontsize=10)
+        points, way = project(sample.features, seed)
+        x, y = (tuple(float(f"{value:.4g}") for value in points[:, axis].tolist()) for axis in (0, 1))
+        numbers = (tuple(sample.site.tolist()), tuple(sample.label.tolist()))
+        found.append(Plane(one.name, way, one.tiles, sample.sites, one.classes, x, y, *numbers))
+    return found
+
+
+def plot_embeddings(planes: Sequence[Plane], path: Path) -> None:
+    """A column a set; the upper row coloured by site, the lower by class where tiles have labels."""
+    labelled = any(number >= 0 for plane in planes for number in plane.label)
+    rows = 2 if labelled else 1
+    figure = Figure(figsize=(3.6 * len(planes) + 1.6, 3.5 * rows + 0.6), layout="constrained")
+    panels = figure.subplots(rows, len(planes), squeeze=False)
+    for column, plane in enumerate(planes):
+        points = np.stack([plane.x, plane.y], axis=1)
+        _scatter(panels[0, column], points, np.asarray(plane.site, np.int64), plane.sites)
+        panels[0, column].set_title(plane.name, fontsize=10)
         if labelled:
-            _scatter(panels[1, column], plane, sample.label, classes)
+            _scatter(panels[1, column], points, np.asarray(plane.label, np.int64), plane.classes)
+    shown, of, ways = len(planes[-1].x), planes[-1].of, {plane.way for plane in planes}
     for row in range(rows):
         if panels[row, -1].collections:
             panels[row, -1].legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5), markerscale=1.6)

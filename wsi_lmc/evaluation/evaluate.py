@@ -1,7 +1,7 @@
 """The whole evaluation of several encoders on the same tiles: each metric on a sample whose size is named."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 from jaxtyping import Float, Int64
@@ -9,6 +9,7 @@ from jaxtyping import Float, Int64
 from wsi_lmc.errors import UsageError
 from wsi_lmc.evaluation.baselines import Baseline, baseline_set
 from wsi_lmc.evaluation.distances import distances, transport
+from wsi_lmc.evaluation.gains import Drawn, gains
 from wsi_lmc.evaluation.measures import Curve, EncoderResult, Evaluation, LeftOut, Measure
 from wsi_lmc.evaluation.neighbours import class_separation, mixing, robustness_index
 from wsi_lmc.evaluation.retrieval import pair_retrieval
@@ -16,6 +17,7 @@ from wsi_lmc.evaluation.samples import Sample, common_tiles, equal_cells, equal_
 from wsi_lmc.evaluation.scores import FeatureSet
 from wsi_lmc.evaluation.silhouettes import class_clusters, site_overlap
 from wsi_lmc.evaluation.siteprobe import site_probe
+from wsi_lmc.evaluation.transfer import METRICS as TRANSFER_METRICS
 from wsi_lmc.evaluation.transfer import transfers
 
 _FEWEST = 10  # tiles a site (or class at a site) below which a metric is left out
@@ -62,6 +64,7 @@ class _Found:
     measures: list[Measure]
     left_out: list[LeftOut]
     curves: list[Curve]
+    drawn: Drawn = field(default_factory=dict)
 
 
 def prepare(
@@ -91,9 +94,12 @@ def evaluate(
         UsageError: not two sites, a slide without one, or ``source`` is none of them.
     """
     sites = _sites(sets, config)
-    found = tuple(_evaluate_one(one, config, (pairs or {}).get(one.name), say) for one in sets)
-    classes = tuple(sets[0].classes)
-    return Evaluation(config.by, sites, classes, asdict(config) | {"seen": len(config.seen)}, found)
+    found = [_evaluate_one(one, config, (pairs or {}).get(one.name), say) for one in sets]
+    return Evaluation(
+        *(config.by, sites, tuple(sets[0].classes), asdict(config) | {"seen": len(config.seen)}),
+        tuple(result for result, _ in found),
+        gains([(result.name, drawn) for result, drawn in found], TRANSFER_METRICS),
+    )
 
 
 def _sites(sets: Sequence[FeatureSet], config: EvaluateConfig) -> tuple[str, ...]:
@@ -118,7 +124,7 @@ def _sites(sets: Sequence[FeatureSet], config: EvaluateConfig) -> tuple[str, ...
 
 def _evaluate_one(
     one: FeatureSet, config: EvaluateConfig, pairs: PairFeatures | None, say: Callable[[str], None]
-) -> EncoderResult:
+) -> tuple[EncoderResult, Drawn]:
     say(f"measuring {one.name}")
     found = _Found([], [], [])
     whole = gather(one.slides, one.classes, one.tiles)
@@ -136,10 +142,11 @@ def _evaluate_one(
         how = (config.resamples, config.seed)
         k = max(1, min(config.k, len(pairs.group) // 10))
         found.measures.extend(pair_retrieval(pairs.first, pairs.second, pairs.group, k, how))
-    return EncoderResult(
+    result = EncoderResult(
         *(one.name, whole.features.shape[1], len(whole), one.tiles, len(one.slides), whole.groups),
         *(tuple(found.measures), tuple(found.left_out), tuple(found.curves)),
     )
+    return result, found.drawn
 
 
 def _batch_effect(sample: Sample, config: EvaluateConfig, found: _Found) -> None:
@@ -189,3 +196,4 @@ def _transfer(sample: Sample, config: EvaluateConfig, found: _Found) -> None:
     found.measures.extend(result.measures)
     found.curves.extend(result.curves)
     found.left_out.extend(result.left_out)
+    found.drawn = result.drawn

@@ -72,6 +72,22 @@ class Curve:
 
 
 @dataclass(frozen=True)
+class Gain:
+    """What ``encoder`` has over ``other`` in a transfer, with the 95 % interval of that difference itself.
+
+    Groups of the target are drawn for both at once. ``between`` names source and target, or nobody: the mean of all.
+    """
+
+    metric: str
+    encoder: str
+    other: str
+    between: tuple[str, ...]
+    value: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
 class EncoderResult:
     """All that was found of one set of features."""
 
@@ -93,13 +109,22 @@ class EncoderResult:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """An evaluation as ``evaluation.json`` holds it; ``settings`` are the configuration as plain values."""
+    """An evaluation as ``evaluation.json`` holds it; ``settings`` are the configuration as plain values.
+
+    ``gains`` are those of the last encoder over each other one.
+    """
 
     by: str
     sites: tuple[str, ...]
     classes: tuple[str, ...]
     settings: Mapping[str, object]
     encoders: tuple[EncoderResult, ...]
+    gains: tuple[Gain, ...] = ()
+
+    def gain_over(self, other: str, metric: str, between: tuple[str, ...] = ()) -> Gain | None:
+        """What the last encoder has over another one, or None."""
+        wanted = (other, metric, between)
+        return next((each for each in self.gains if (each.other, each.metric, each.between) == wanted), None)
 
 
 _DISTANCE = "Hold it against the floor, the same between two halves of one site: only what lies above is a difference."

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from wsi_lmc.errors import StoreError
-from wsi_lmc.evaluation.measures import METRICS, Curve, EncoderResult, Evaluation, LeftOut, Measure
-from wsi_lmc.evaluation.writing import DOCUMENT, SCHEMA, SCHEMA_VERSION
+from wsi_lmc.evaluation.embedding import Plane
+from wsi_lmc.evaluation.measures import METRICS, Curve, EncoderResult, Evaluation, Gain, LeftOut, Measure
+from wsi_lmc.evaluation.writing import DOCUMENT, PLANES, PLANES_SCHEMA, SCHEMA, SCHEMA_VERSION
 
 _REMEDY = "Run 'wsi-lmc evaluate' again."
 
@@ -34,9 +35,32 @@ def read_evaluation(path: Path) -> Evaluation:
             tuple(map(str, found["classes"])),
             dict(found["settings"]),
             tuple(map(_encoder, found["encoders"])),
+            tuple(map(_gain, found["gains"])),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise StoreError(f"{file} is damaged ({type(error).__name__}: {error})", "an evaluation", _REMEDY) from error
+
+
+def read_planes(folder: Path) -> tuple[Plane, ...]:
+    """Points of the embedding's picture beside an evaluation; none where there are none, or none that can be read."""
+    try:
+        found = json.loads((folder / PLANES).read_text(encoding="utf-8"))
+        if (found["schema"], found["schema_version"]) != (PLANES_SCHEMA, 1):
+            return ()
+        return tuple(map(_plane, found["sets"]))
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return ()
+
+
+def _plane(found: Mapping[str, Any]) -> Plane:
+    sites, classes = (tuple(map(str, found[name])) for name in ("sites", "classes"))
+    x, y = (tuple(map(float, found[name])) for name in ("x", "y"))
+    site, label = (tuple(map(int, found[name])) for name in ("site", "label"))
+    plane = Plane(str(found["name"]), str(found["way"]), int(found["of"]), sites, classes, x, y, site, label)
+    known = (max(site, default=-1) < len(plane.sites), max(label, default=-1) < len(plane.classes))
+    if not all(known) or len({len(x), len(y), len(site), len(label)}) > 1:
+        raise ValueError("points that do not fit together")
+    return plane
 
 
 def _encoder(found: Mapping[str, Any]) -> EncoderResult:
@@ -68,6 +92,14 @@ def _measure(found: Mapping[str, Any]) -> Measure:
     if values["value"] is None:
         raise ValueError("a measure without a value")
     return Measure(**values)
+
+
+def _gain(found: Mapping[str, Any]) -> Gain:
+    if found["metric"] not in METRICS:
+        raise ValueError("an unknown metric")
+    low, high = (None if found[name] is None else float(found[name]) for name in ("low", "high"))
+    metric, encoder, other = (str(found[name]) for name in ("metric", "encoder", "other"))
+    return Gain(metric, encoder, other, tuple(map(str, found["between"])), float(found["value"]), low, high)
 
 
 def _curve(found: Mapping[str, Any]) -> Curve:

@@ -39,11 +39,12 @@ class Learnt:
 
 @dataclass
 class Transferred:
-    """What transfers gave: measures, curves, and what was left out."""
+    """What transfers gave: measures, curves, what was left out; and scores with their resamples' by transfer."""
 
     measures: list[Measure]
     curves: list[Curve]
     left_out: list[LeftOut]
+    drawn: dict[tuple[str, ...], Float64[np.ndarray, "m r1"]]
 
 
 def transfers(sample: Sample, source: str, resamples: int, seed: int) -> Transferred:
@@ -51,8 +52,7 @@ def transfers(sample: Sample, source: str, resamples: int, seed: int) -> Transfe
 
     ``sample`` is labelled.
     """
-    result = Transferred([], [], [])
-    drawn: list[Float64[np.ndarray, "m r"]] = []
+    result = Transferred([], [], [], {})
     for number in range(len(sample.sites)):
         name = sample.sites[number]
         if source and name != source:
@@ -65,8 +65,11 @@ def transfers(sample: Sample, source: str, resamples: int, seed: int) -> Transfe
         result.measures += _within(own, learnt, resamples, seed)
         for other in range(len(sample.sites)):
             if other != number:
-                drawn += _test(learnt, own, (sample.at(other), sample.sites[other]), (resamples, seed), result)
-    result.measures[:0] = _means(result.measures, drawn, sample)
+                _test(learnt, own, (sample.at(other), sample.sites[other]), (resamples, seed), result)
+    if result.drawn:
+        mean = np.mean(list(result.drawn.values()), axis=0)
+        result.measures[:0] = _means(result.measures, mean, sample)
+        result.drawn[()] = mean
     return result
 
 
@@ -109,35 +112,32 @@ def _within(own: Sample, learnt: Learnt, resamples: int, seed: int) -> list[Meas
     ]
 
 
-def _test(
-    learnt: Learnt, own: Sample, target: tuple[Sample, str], how: tuple[int, int], result: Transferred
-) -> list[Float64[np.ndarray, "m r"]]:
+def _test(learnt: Learnt, own: Sample, target: tuple[Sample, str], how: tuple[int, int], result: Transferred) -> None:
     tested, name = target
     source = own.sites[int(own.site[0])]
     tested = tested.rows(np.isin(tested.label, learnt.kinds))
     if len(np.unique(tested.label)) < 2:
         reason = f"{name}: fewer than two of the classes that {source} has"
         result.left_out.append(LeftOut("transfer_auroc", reason, (source, name)))
-        return []
+        return
     truth = np.searchsorted(learnt.kinds, tested.label).astype(np.int64)
     chances, shared = _predict(learnt, own, tested)
     units = units_of(tested.group, np.zeros(len(tested), np.int64), (name,))
     resamples, seed = how
     rng = np.random.default_rng((seed, 12, int(tested.site[0])))  # one target's resamples are those of every source
-    value = scores_of(truth, chances, learnt.threshold, np.ones((1, len(truth))))[:, 0]
-    pieces = units.weights(resamples, rng)
+    pieces = (np.ones((1, len(truth))), *units.weights(resamples, rng))
     drawn = np.concatenate([scores_of(truth, chances, learnt.threshold, piece) for piece in pieces], axis=1)
+    result.drawn[source, name] = drawn
     note = f"{_note(learnt, lonely_note(units))} {_shared_note(shared)}".strip()
     for row, (metric, chance) in enumerate(zip(METRICS, _blind(truth, len(learnt.kinds)), strict=True)):
         result.measures.append(
             Measure(
-                *(metric, float(value[row]), *interval(drawn[row]), len(tested), tested.of, tested.groups),
+                *(metric, float(drawn[row, 0]), *interval(drawn[row, 1:]), len(tested), tested.of, tested.groups),
                 *(None, chance, (source, name), units.over, note),
             )
         )
     false_positive, true_positive = _mean_curve(truth, chances)
     result.curves.append(Curve(source, name, tuple(false_positive.tolist()), tuple(true_positive.tolist())))
-    return [drawn]
 
 
 def _predict(learnt: Learnt, own: Sample, tested: Sample) -> tuple[Float64[np.ndarray, "n c"], int]:
@@ -223,11 +223,8 @@ def _note(learnt: Learnt, lonely: str) -> str:
     return f"{chosen}, {how}. {lonely}".strip()
 
 
-def _means(measures: list[Measure], drawn: list[Float64[np.ndarray, "m r"]], sample: Sample) -> list[Measure]:
+def _means(measures: list[Measure], mean: Float64[np.ndarray, "m r1"], sample: Sample) -> list[Measure]:
     """Mean of each metric over all transfers, with the interval of that mean."""
-    if not drawn:
-        return []
-    resampled = np.mean(drawn, axis=0)
     found = []
     for row, metric in enumerate(METRICS):
         parts = [measure for measure in measures if measure.metric == metric]
@@ -237,7 +234,7 @@ def _means(measures: list[Measure], drawn: list[Float64[np.ndarray, "m r"]], sam
         note = f"Mean of {len(parts)} transfers." if len(parts) > 1 else parts[0].note
         found.append(
             Measure(
-                *(metric, value, *interval(resampled[row]), len(sample), sample.of, sample.groups),
+                *(metric, value, *interval(mean[row, 1:]), len(sample), sample.of, sample.groups),
                 *(None, chance, (), over, note),
             )
         )

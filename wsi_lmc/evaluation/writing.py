@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from wsi_lmc.evaluation.embedding import plot_embeddings
+from wsi_lmc.evaluation.embedding import Plane, planes_of, plot_embeddings
 from wsi_lmc.evaluation.measures import METRICS, Evaluation, Measure
 from wsi_lmc.evaluation.pictures import plot_curves, plot_measures
 from wsi_lmc.evaluation.scores import FeatureSet
@@ -13,8 +13,9 @@ from wsi_lmc.provenance import created_by
 from wsi_lmc.publish import prepare_output, publish_text, publishing
 from wsi_lmc.spreadsheets import to_csv
 
-SCHEMA, SCHEMA_VERSION = "wsi-lmc/evaluation", 2
-DOCUMENT, TABLE = "evaluation.json", "evaluation.csv"
+SCHEMA, SCHEMA_VERSION = "wsi-lmc/evaluation", 3
+DOCUMENT, TABLE, PLANES = "evaluation.json", "evaluation.csv", "planes.json"
+PLANES_SCHEMA = "wsi-lmc/planes"
 _INTERVAL = (
     "95 % bootstrap: groups drawn anew within sites ('over' says where tiles stand for groups); percentiles, for "
     "distances about the value"
@@ -28,7 +29,8 @@ _COLUMNS = (
 def write_evaluation(evaluation: Evaluation, sets: Sequence[FeatureSet], out: Path, seed: int = 0) -> list[Path]:
     """Write ``evaluation.json``, ``evaluation.csv``, ``metrics.png``, ``embedding.png`` and, of transfers, ``roc.png``.
 
-    ``sets`` are those that were measured. Returns the files.
+    ``planes.json`` has the points of ``embedding.png``, for others to draw. ``sets`` are those that were measured.
+    Returns the files that people look at.
 
     Raises:
         UsageError: ``out`` cannot be written to.
@@ -37,10 +39,12 @@ def write_evaluation(evaluation: Evaluation, sets: Sequence[FeatureSet], out: Pa
     files = [out / DOCUMENT, out / TABLE, out / "metrics.png", out / "embedding.png"]
     publish_text(out, files[0], json.dumps(to_document(evaluation), indent=1, allow_nan=False) + "\n")
     publish_text(out, files[1], to_csv(_COLUMNS, _rows(evaluation)))
+    planes = planes_of(sets, seed)
+    publish_text(out, out / PLANES, json.dumps(planes_document(planes)) + "\n")
     with publishing(out, files[2]) as draft:
         plot_measures(evaluation, draft)
     with publishing(out, files[3]) as draft:
-        plot_embeddings(sets, draft, seed)
+        plot_embeddings(planes, draft)
     if any(encoder.curves for encoder in evaluation.encoders):
         files.append(out / "roc.png")
         with publishing(out, files[-1]) as draft:
@@ -60,12 +64,30 @@ def to_document(evaluation: Evaluation) -> dict[str, object]:
     }
 
 
+def planes_document(planes: Sequence[Plane]) -> dict[str, object]:
+    """Sets in the plane as they stand in ``planes.json``."""
+    return {"schema": PLANES_SCHEMA, "schema_version": 1, "sets": [asdict(plane) for plane in planes]}
+
+
 def report_text(evaluation: Evaluation) -> str:
     """The measures as a table for a terminal: a line a metric, a column an encoder."""
     rows = [("", *(encoder.name for encoder in evaluation.encoders), ""), *_lines(evaluation)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows)
     return "\n".join(line.rstrip() for line in lines)
+
+
+def gains_text(evaluation: Evaluation) -> str:
+    """What the last encoder has over each other one at other sites, in AUROC; nothing where no class was learnt."""
+    lines = []
+    for encoder in evaluation.encoders:
+        gain = evaluation.gain_over(encoder.name, "transfer_auroc")
+        if gain is not None:
+            bounds = "" if gain.low is None else f" [{gain.low:+.3f}, {gain.high:+.3f}]"
+            lines.append(
+                f"{gain.encoder} over {gain.other}: AUROC {gain.value:+.3f}{bounds} at another {evaluation.by}"
+            )
+    return "\n".join(lines)
 
 
 def left_out_text(evaluation: Evaluation) -> str:

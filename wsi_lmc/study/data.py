@@ -19,6 +19,7 @@ from wsi_lmc.runfolder import list_slides
 from wsi_lmc.threads import Threads
 from wsi_lmc.tilestore import TileRows, TileStore
 from wsi_lmc.tilewriter import TileStoreWriter
+from wsi_lmc.zarrio import Attributes
 
 _TOGETHER = 64
 _LOOKED_AT = 500  # tiles, to find a typical one
@@ -96,25 +97,32 @@ def typical_tile(stores: Sequence[TileStore], seed: int = 0) -> UInt8[np.ndarray
 def normalise_run(
     run_folder: Path, out: Path, normaliser: Normaliser, fingerprinted: str, device: torch.device
 ) -> list[TileStore]:
-    """Tile stores of ``run_folder`` with every tile normalised, published below ``out``; what is there stays."""
+    """Tile stores of ``run_folder`` with every tile normalised, published below ``out``.
+
+    What is there already stays, unless it was made from other tiles or by another normaliser.
+    """
     made: list[TileStore] = []
     for store in open_stores(find_stores([run_folder])):
         final = out / "tiles" / store.path.name
-        if not final.is_dir():
+        described = {name: store.attributes[name] for name in ("slide", "tile", "slide_fingerprint")}
+        described["config_fingerprint"] = fingerprint([store.attributes["config_fingerprint"], fingerprinted])
+        if not final.is_dir() or not _made_so(TileStore.open(final), described):
             with publishing(out, final) as draft:
-                _write_normalised(store, draft, normaliser, fingerprinted, device)
+                _write_normalised(store, draft, normaliser, described, device)
         made.append(TileStore.open(final))
     return made
 
 
+def _made_so(store: TileStore, described: Attributes) -> bool:
+    return all(store.attributes.get(name) == value for name, value in described.items())
+
+
 def _write_normalised(
-    store: TileStore, draft: Path, normaliser: Normaliser, fingerprinted: str, device: torch.device
+    store: TileStore, draft: Path, normaliser: Normaliser, described: Attributes, device: torch.device
 ) -> None:
-    kept = {name: store.attributes[name] for name in ("slide", "tile", "slide_fingerprint")}
-    settings = fingerprint([store.attributes["config_fingerprint"], fingerprinted])
     with Threads() as threads, TileStoreWriter(draft, len(store), store.tile_px, "lossless") as writer:
         for start in range(0, len(store), _TOGETHER):
             tiles = torch.from_numpy(store.read(np.arange(start, min(start + _TOGETHER, len(store)))))
             writer.write(start, normaliser(tiles.to(device)).cpu().numpy(), threads)
         rows = TileRows(store.origins, store.tissue_fraction, store.valid)
-        writer.close(rows, kept | {"config_fingerprint": settings})
+        writer.close(rows, described)

@@ -1,10 +1,11 @@
-"""The whole pipeline in one go: on a small synthetic cohort of two sites, or on given slides.
+"""The stages of the demo, in order.
 
 Tile every slide, train on one site's slides only, embed all, and measure on slides the encoder has not seen whether
-the site still shows and whether a tissue class learnt at one site holds at the other.
+the site still shows and whether a tissue class learnt at one site holds at the other: of LMC, of the same network
+untrained, and of the same network trained on tiles that were normalised by Macenko's method.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import numpy as np
 from wsi_lmc.checkpoint import read_metrics
 from wsi_lmc.cohort import SlideEntry
 from wsi_lmc.confinement import confine
+from wsi_lmc.demo.normalised import MACENKO, Material, embed_normalised
 from wsi_lmc.embedding import EmbedConfig
 from wsi_lmc.encoder import Architecture
 from wsi_lmc.errors import UsageError
@@ -30,6 +32,7 @@ from wsi_lmc.executor import Executor, SerialExecutor
 from wsi_lmc.featurestore import FeatureStore
 from wsi_lmc.pseudonyms import find_named_slides
 from wsi_lmc.publish import publishing
+from wsi_lmc.report import REPORT, ReportConfig, write_report
 from wsi_lmc.run import CHECKPOINT, EmbedInputs, RunOptions, embed_cohort, find_features, tile_cohort, train_cohort
 from wsi_lmc.runfolder import list_slides
 from wsi_lmc.steps.outcome import Outcome
@@ -81,7 +84,7 @@ def run_demo(slides: Sequence[str], out: Path, config: DemoConfig, executor: Exe
     Raises:
         UsageError: nothing that can be trained on.
     """
-    confine(out, (out / name for name in (COHORT, EVALUATION, UNTRAINED, CHECKPOINT)))
+    confine(out, (out / name for name in (COHORT, EVALUATION, UNTRAINED, MACENKO, CHECKPOINT, REPORT)))
     if not slides:
         hearers.stage(f"drawing {sum(SLIDES_PER_SITE.values())} synthetic slides of two sites")
         slides = [str(_synthetic_cohort(out / COHORT, config.seed))]
@@ -102,8 +105,14 @@ def run_demo(slides: Sequence[str], out: Path, config: DemoConfig, executor: Exe
     outcomes += embed_cohort(inputs, checkpoint, out, embedding, options)
     floor = f"untrained:{config.architecture}@{config.seed}"
     outcomes += embed_cohort(inputs, floor, out / UNTRAINED, embedding, options)
+    if len({entries[slide_id].site for slide_id in tiled}) > 1:
+        hearers.stage("the same with Macenko's normalisation in place of LMC, to compare with")
+        outcomes += embed_normalised(Material(out, list(stores.values()), seen), training, options)
     hearers.stage("evaluating")
-    return _evaluate(out, outcomes, (source, frozenset(seen)), config.seed)
+    result = _evaluate(out, outcomes, (source, frozenset(seen)), config.seed)
+    hearers.stage("writing the report")
+    report = write_report([out], out / REPORT, ReportConfig("Demo: stain-invariant features of two sites"))
+    return replace(result, files=(report, *result.files))
 
 
 def _synthetic_cohort(folder: Path, seed: int) -> Path:
@@ -142,15 +151,10 @@ def _evaluate(out: Path, outcomes: list[Outcome], trained: tuple[str, frozenset[
     with publishing(out, picture) as draft:
         plot_training(read_metrics(out / CHECKPOINT), draft)
     pictures = sorted((out / "overviews").glob("*.jpg"))[:1]
-    lmc, floor = find_features(out), find_features(out / UNTRAINED)
     entries = {entry.slide_id: entry for entry in list_slides(out)}
-    described = tuple(_describe(store, entries[store.slide_id], out) for store in lmc)
-    untrained = (replace(slide, features=store.features) for slide, store in zip(described, floor, strict=True))
-    tiles = sum(len(slide.labels) for slide in described)
-    sets = [
-        FeatureSet(name, tuple(slides), CLASSES, tiles)
-        for name, slides in (("untrained", untrained), ("LMC", described))
-    ]
+    folders = {"untrained": out / UNTRAINED, "Macenko": out / MACENKO, "LMC": out}
+    there = {name: folder for name, folder in folders.items() if name != "Macenko" or (folder / "features").is_dir()}
+    sets = [_feature_set(name, find_features(folder), entries, out) for name, folder in there.items()]
     config = EvaluateConfig(source=source, seed=seed, seen=tuple(sorted(seen)))
     try:
         ready, _ = prepare(sets, config, ("colour",))
@@ -159,6 +163,11 @@ def _evaluate(out: Path, outcomes: list[Outcome], trained: tuple[str, frozenset[
         return DemoResult(outcomes, None, str(error), (picture, *pictures))
     files = write_evaluation(evaluation, ready, folder, seed)
     return DemoResult(outcomes, evaluation, "", (*files, picture, *pictures))
+
+
+def _feature_set(name: str, stores: Sequence[FeatureStore], entries: Mapping[str, SlideEntry], out: Path) -> FeatureSet:
+    slides = tuple(_describe(store, entries[store.slide_id], out) for store in stores if store.slide_id in entries)
+    return FeatureSet(name, slides, CLASSES, sum(len(slide.labels) for slide in slides))
 
 
 def _describe(store: FeatureStore, entry: SlideEntry, out: Path) -> SlideFeatures:
