@@ -49,6 +49,9 @@ class StudyConfig:
     precision: Annotated[
         Literal["auto", "float32", "bfloat16"], Doc("Of training by views; see the setting of this name of train.")
     ] = "auto"
+    compile_views: Annotated[
+        Literal["auto", "yes", "no"], Doc("As the setting of this name of train; pays where there are many rows.")
+    ] = "auto"
     head: Annotated[
         Literal["logistic", "knn", "mlp"], Doc("Classifier of frozen features; what it needs is chosen on the source.")
     ] = "logistic"

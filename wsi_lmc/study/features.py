@@ -82,6 +82,7 @@ class Workshop:
             seed=seed,
             device=config.device,
             precision=config.precision,
+            compile_views=config.compile_views,
             architecture=config.architecture,
             views=comparator.views,
             lr=config.lr,

@@ -21,7 +21,7 @@ from wsi_lmc.study.data import labelled_tiles
 from wsi_lmc.study.features import SOURCE, Workshop
 
 SETTINGS = "study.json"
-_FREE = ("comparators", "seeds", "device", "head", "stainnet", "staingan", "stainfuser", "virchow")
+_FREE = ("comparators", "seeds", "device", "compile_views", "head", "stainnet", "staingan", "stainfuser", "virchow")
 """Settings that may change between calls: they decide which rows there are, and change none."""
 
 FeaturesBySite = Mapping[str, Float32[np.ndarray, "_ d"]]

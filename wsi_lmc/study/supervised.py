@@ -1,6 +1,6 @@
 """The usual alternative: the same network trained on the source's labels, with the same steps, tiles and schedule."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from wsi_lmc.batches import TileBatch, gather
+from wsi_lmc.compiling import Checked
 from wsi_lmc.encoder import (
     ENCODER_FOLDER,
     EncoderConfig,
@@ -24,7 +25,9 @@ from wsi_lmc.stain import draw_views, turned_planes
 from wsi_lmc.stainstore import fill_untrusted, load_or_estimate
 from wsi_lmc.study.data import LabelledTiles
 from wsi_lmc.training import TrainConfig
-from wsi_lmc.training.learner import build_schedule, view_images
+from wsi_lmc.training.learner import VIEW_TOLERANCE, build_schedule, view_images
+
+Render = Callable[..., tuple[Tensor, ...]]
 
 
 @dataclass(frozen=True)
@@ -74,8 +77,9 @@ def train_supervised(tiles: LabelledTiles, classes: int, out: Path, config: Trai
     generator = torch.Generator(device).manual_seed(config.seed)
     stains = fill_untrusted([load_or_estimate(store, config.separation, device) for store in tiles.stores])
     losses: list[float] = []
+    render = Checked(view_images, VIEW_TOLERANCE, compiled=config.compiles_views)
     for step, (batch, labels) in enumerate(_Source(tiles, stains).batches(config)):
-        images = _augmented(batch, config, generator, device)
+        images = _augmented(batch, config, generator, render)
         loss = nn.functional.cross_entropy(head(encoder(images)), labels.to(device).repeat(2), balance)
         losses.append(float(loss.detach()))
         if not np.isfinite(losses[-1]):
@@ -90,8 +94,8 @@ def train_supervised(tiles: LabelledTiles, classes: int, out: Path, config: Trai
     return losses
 
 
-def _augmented(batch: TileBatch, config: TrainConfig, generator: torch.Generator, device: torch.device) -> Tensor:
+def _augmented(batch: TileBatch, config: TrainConfig, generator: torch.Generator, render: Render) -> Tensor:
     """Two views of each tile as the network takes them: all first ones, then all second ones."""
-    tiles, stains = batch.tiles.to(device), batch.stains.to(device)
+    tiles, stains = batch.tiles.to(generator.device), batch.stains.to(generator.device)
     drawn = draw_views(len(tiles), config.views, generator)
-    return view_images(turned_planes(tiles, drawn), stains, drawn, config.views.mode)[0]
+    return render(turned_planes(tiles, drawn), stains, drawn, config.views.mode)[0]

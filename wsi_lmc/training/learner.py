@@ -29,7 +29,7 @@ from wsi_lmc.training.probe import KnnProbe
 
 _log = logging.getLogger(__name__)
 _TRAIN, _HELD_OUT = 1, 2  # separate random streams
-_VIEW_TOLERANCE = 1e-3  # of a network's input, -1 to 1: an eighth of a grey level
+VIEW_TOLERANCE = 1e-3  # of a network's input, -1 to 1: an eighth of a grey level
 
 
 class Learner:
@@ -55,7 +55,7 @@ class Learner:
             self.model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True
         )
         self.schedule = build_schedule(self.optimizer, config)
-        self._images = Checked(view_images, _VIEW_TOLERANCE, compiled=config.compiles_views)
+        self._images = Checked(view_images, VIEW_TOLERANCE, compiled=config.compiles_views)
         self._network = CheckedNetwork(self.model, dtype, config.compiles_model_on(self.device))
         self._plain = CheckedNetwork(self.model, dtype, compiled=False)
 
