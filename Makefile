@@ -10,6 +10,8 @@ ORACLES += diffusers==0.42.1 certifi==2026.10.19.post1 charset_normalizer==3.5.2
 ORACLES += onnx==1.23.2 onnxscript==0.7.2 onnx-ir==1.1.0 ml-dtypes==0.6.0 onnxruntime==1.32.0
 # The extra "openvino", likewise.
 ORACLES += openvino==2026.4.1
+# What distances between samples are compared with.
+ORACLES += POT==0.9.7.post1
 # What steers the browser that opens a report; the browser is Debian's chromium.
 ORACLES += playwright==1.65.2 greenlet==3.5.6 pyee==16.0.1
 AUDIT := $(VENV)/audit

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from wsi_lmc.cli import COMMANDS
@@ -39,6 +41,11 @@ def test_every_command_runs(tmp_path: Path) -> None:
         for slide in (cohort / "slides").glob(f"{site}-*"):
             shutil.copy(slide, tmp_path / folder)
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
+    for label, shade in (("normal", 200), ("tumour", 120)):
+        (tmp_path / "patches" / label).mkdir(parents=True)
+        for number in range(2):
+            pixels = np.random.default_rng(number).integers(shade - 60, shade + 50, (256, 256, 3), np.uint8)
+            cv2.imwrite(str(tmp_path / "patches" / label / f"{label}-{number}.png"), pixels)
     (tmp_path / "manifest.csv").write_text(_manifest(cohort / "manifest.csv", cohort))
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     commands = _commands()

@@ -3,6 +3,7 @@
 import json
 import math
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 import torch
 
 from wsi_lmc.batches import TileBatch, split_rows
-from wsi_lmc.checkpoint import newest_valid_state, read_metrics, saved_steps, state_path
+from wsi_lmc.checkpoint import newest_valid_state, read_metrics, save_state, saved_steps, state_path
 from wsi_lmc.cohort import SlideEntry
 from wsi_lmc.encoder import load_encoder
 from wsi_lmc.errors import TrainingError, UsageError
@@ -307,6 +308,19 @@ def test_resume_with_another_configuration_names_what_differs(
         train(stores[1:], straight, CONFIG, start="resume")
     assert sorted(path.name for path in straight.iterdir()) == before
     train(stores, straight, replace(CONFIG, keep=5, prefetch=0, checkpoint_every=1), start="resume")  # these may
+
+
+def test_a_state_older_than_a_setting_counts_as_having_its_default(
+    stores: list[TileStore], straight: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(straight, tmp_path / "old")
+    found = newest_valid_state(tmp_path / "old")
+    assert found is not None
+    del found.state["config"]["views"]["hed"]
+    save_state(tmp_path / "old", found.step, found.state)
+    train(stores, tmp_path / "old", CONFIG, start="resume")
+    with pytest.raises(UsageError, match=r"setting hed was 0\.0, is 0\.1"):
+        train(stores, tmp_path / "old", replace(CONFIG, views=ViewConfig(hed=0.1)), start="resume")
 
 
 def test_a_used_folder_is_refused_unless_overwritten(stores: list[TileStore], tmp_path: Path) -> None:

@@ -82,6 +82,8 @@ def resume(learner: Learner, out: Path, stores: Sequence[TileStore]) -> tuple[st
     for name in found.damaged:
         _log.warning("%s is damaged: going on from the older state of step %d", name, found.step)
     saved, settings = (_flat(cast(dict[str, Any], of)) for of in (found.state["config"], to_json(learner.config)))
+    defaults = _flat(cast(dict[str, Any], to_json(type(learner.config)())))
+    saved = {**defaults, **saved}  # what did not exist yet was off, as its default is
     differing = _differences(saved, settings, "setting", MAY_CHANGE)
     differing += _differences(found.state["stores"], _fingerprints(stores), "tiles of slide", frozenset())
     if differing:
