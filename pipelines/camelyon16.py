@@ -145,7 +145,7 @@ def _groups(folder: Path, site: str, data: Data) -> Iterator[tuple[SlideEntry, t
         for patient, paths in sorted(slides.items()):
             for number, some in enumerate(batched(paths, _PATCHES_A_STORE), 1):
                 name = safe_id(f"{folder.name}-{label}-{patient}-{number:03d}")
-                entry = SlideEntry(folder / kind, name, str(data.patch_mpp), patient, site, label)
+                entry = SlideEntry(folder / kind / name, name, str(data.patch_mpp), patient, site, label)
                 yield entry, some, label
 
 

@@ -37,6 +37,9 @@ class Cohort:
     )
     images: Annotated[str, Doc("Pattern of the files, from the download's folder, such as img/*.jpg.")] = ""
     masks: Annotated[str, Doc("A file's mask, with {} for the name without suffix; empty where labels are given.")] = ""
+    masked_only: Annotated[bool, Doc("Leave out images without a mask; otherwise each of them is told as failed.")] = (
+        False
+    )
     mask_page: Annotated[int, Doc("Of masks that are pyramids: which level is read.")] = 0
     coding: Annotated[str, Doc("What the masks' values mean; see wsi_lmc/annotations/gleason.py.")] = ""
     sicap_partition: Annotated[
@@ -70,7 +73,7 @@ def check(call: Call) -> list[Finding]:
         found += check_files(call.data, [Matching(cohort.images, 1, f"the images of {cohort.name}")])
         masks = [_mask(call, cohort, path) for path in sorted(call.data.glob(cohort.images)) if cohort.masks]
         missing = [mask for mask in masks if mask is not None and not mask.is_file()]
-        if missing:
+        if missing and (len(missing) == len(masks) or not cohort.masked_only):
             text = f"{len(missing)} of {len(masks)} masks of {cohort.name} missing, such as {missing[0]}"
             found.append(Finding(text, "Download the masks, or name them with masks."))
         tables = [call.data / name for name in (cohort.patients, cohort.only, cohort.sicap_partition) if name]
@@ -114,6 +117,9 @@ def _entries(call: Call, cohort: Cohort, listed: set[str] | None) -> list[SlideE
     entries: list[SlideEntry] = []
     for path in sorted(call.data.glob(cohort.images)):
         if (listed is not None and path.name not in listed) or (only is not None and path.stem not in only):
+            continue
+        mask = _mask(call, cohort, path)
+        if cohort.masked_only and mask is not None and not mask.is_file():
             continue
         match = re.match(cohort.group, path.stem)
         if match is None or not match.groups():

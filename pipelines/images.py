@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from jaxtyping import Int32, UInt8
 
+from pipelines.places import annotations_fingerprint
 from pipelines.preparing import finished_store, publish_eyes
 from wsi_lmc.annotations import CODINGS, grade_labels, mask_shares, read_grades
 from wsi_lmc.errors import SlideError
@@ -94,7 +95,7 @@ def cut_image(task: ImageTask) -> Outcome:
 
 def _identity(task: ImageTask) -> Attributes:
     grades, entry = task.grades, task.tile.entry
-    known = [fingerprint(replace(grades, mask=None)), file_fingerprint(grades.mask) if grades.mask else ""]
+    known = [fingerprint(replace(grades, mask=None)), annotations_fingerprint(grades.mask) if grades.mask else ""]
     return {
         "config_fingerprint": settings_fingerprint(task.tile.config, entry),
         "slide_fingerprint": file_fingerprint(entry.path),

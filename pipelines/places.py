@@ -18,6 +18,7 @@ from wsi_lmc.annotations import (
     read_asap,
     read_grades,
 )
+from wsi_lmc.errors import UsageError
 from wsi_lmc.grid import TileGrid
 from wsi_lmc.provenance import file_fingerprint, fingerprint
 from wsi_lmc.slide import Slide
@@ -60,7 +61,7 @@ class LesionPlaces:
 
     def identity(self) -> str:
         """See :class:`Places`."""
-        outlines = file_fingerprint(self.outlines) if self.outlines else ""
+        outlines = annotations_fingerprint(self.outlines) if self.outlines else ""
         return fingerprint([outlines, self.limits, self.each, self.kinds, self.seed])
 
 
@@ -126,7 +127,18 @@ class MaskPlaces:
 
     def identity(self) -> str:
         """See :class:`Places`."""
-        return fingerprint([file_fingerprint(self.mask), self.coding, self.page, self.least])
+        return fingerprint([annotations_fingerprint(self.mask), self.coding, self.page, self.least])
+
+
+def annotations_fingerprint(path: Path) -> str:
+    """Fingerprint of a file of annotations.
+
+    Raises:
+        UsageError: there is no such file.
+    """
+    if not path.is_file():
+        raise UsageError(f"no file {path}", "the annotations of this image", "Download it; --check names all missing.")
+    return file_fingerprint(path)
 
 
 def _some(grid: TileGrid, rows: Int64[np.ndarray, " n"]) -> TileGrid:

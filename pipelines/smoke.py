@@ -33,11 +33,11 @@ def write_downloads(folder: Path) -> None:
 
 
 def write_camelyon16(folder: Path) -> None:
-    """Three tumour slides of each site with outlines of their lesions in ASAP's XML, holes as exclusions."""
-    for site, numbers in ((NORTH, (1, 2, 3)), (SOUTH, (71, 72, 73))):
+    """Two tumour slides of each site with outlines of their lesions in ASAP's XML, holes as exclusions."""
+    for site, numbers in ((NORTH, (1, 2)), (SOUTH, (71, 72))):
         for number in numbers:
             name = f"tumor_{number:03d}"
-            classes = _write_image(folder / "images" / f"{name}.tif", site, SlideSpec(number, 1024, 1280, 0.25))
+            classes = _write_image(folder / "images" / f"{name}.tif", site, SlideSpec(number, 896, 1024, 0.25))
             lesion = classes[_REDUCTION // 2 :: _REDUCTION, _REDUCTION // 2 :: _REDUCTION] == _DIFFUSE
             _write_text(folder / "annotations" / f"{name}.xml", _asap(lesion))
 
@@ -64,8 +64,8 @@ def write_midog(folder: Path) -> None:
 
 
 def write_gleason(folder: Path) -> None:
-    """Two cohorts of three images with masks: one coded as PANDA's Radboud, the other as the Gleason 2019 challenge."""
-    for number in range(1, 4):
+    """Two cohorts of two images with masks: one coded as PANDA's Radboud, the other as the Gleason 2019 challenge."""
+    for number in (1, 2):
         for site, name, mask_name, values in (
             (NORTH, f"one/img/core{number}.png", f"one/mask/core{number}_mask.png", (2, 4)),
             (SOUTH, f"other/img/slide{number:03d}_core1.png", f"other/mask/slide{number:03d}_core1.png", (1, 4)),

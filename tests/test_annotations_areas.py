@@ -22,7 +22,7 @@ from wsi_lmc.annotations import (
     read_ncrf,
 )
 from wsi_lmc.errors import UsageError
-from wsi_lmc.slide import GivenMpp, open_slide, parse_mpp
+from wsi_lmc.slide import GivenMpp, open_slide
 from wsi_lmc.tissue import TissueConfig, find_tissue
 
 
@@ -146,7 +146,7 @@ def test_real_lesions_have_their_area_and_lie_on_tissue(test_data: Path) -> None
     shares = inside_shares(annotation, lattice.astype(np.int32), (side, side))
     assert shares.sum() * side**2 == pytest.approx(area, rel=1e-3)
     slide_path = test_data / "wsi" / "camelyon16_tumor_001_level5.tif"  # reduced 32 times; here a pixel is a pixel
-    with open_slide(slide_path, given=GivenMpp(parse_mpp("7.8"), "manifest")) as slide:
+    with open_slide(slide_path, given=GivenMpp(7.8, "manifest")) as slide:
         mask, _ = find_tissue(slide, TissueConfig())
     tumour = lattice[shares > 0.99].astype(np.int32)
     downsample = (mask.downsample[0] * 32, mask.downsample[1] * 32)

@@ -1,41 +1,39 @@
-"""Scores against scikit-learn, probes on data with known answers, files as promised."""
+"""Simple scores against scikit-learn, baselines, and files as promised: written, read back, drawn."""
 
 import csv
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from sklearn import metrics
 
-from wsi_lmc.errors import UsageError
+from wsi_lmc.errors import StoreError, UsageError
 from wsi_lmc.evaluation import (
-    Roles,
-    SlideFeatures,
-    class_probe,
+    METRICS,
+    EvaluateConfig,
+    Evaluation,
+    FeatureSet,
+    LeftOut,
+    baseline_set,
     colour_features,
     evaluate,
+    left_out_text,
     plot_training,
+    read_evaluation,
     report_text,
-    site_probe,
+    texture_features,
+    write_evaluation,
 )
+from wsi_lmc.evaluation.embedding import project
 from wsi_lmc.evaluation.scores import auroc, average_precision, balanced_accuracy
+from wsi_lmc.evaluation.writing import to_document
 
+from tests.planted import Planted, planted_set  # isort: skip
 
-def _slides(
-    *, site_shift: float = 0.0, class_shift: float = 0.0, private: float = 0.0, per_site: int = 6, seed: int = 0
-) -> list[SlideFeatures]:
-    """Gaussian features: site along axis 0, class along axis 1, each slide's own offset in all."""
-    rng = np.random.default_rng(seed)
-    slides = []
-    for site in ("north", "south"):
-        for number in range(per_site):
-            labels = rng.integers(0, 2, 40)
-            features = rng.normal(0, 1, (40, 7)) + private * rng.normal(0, 1, 7)
-            features[:, 0] += site_shift * (site == "south")
-            features[:, 1] += class_shift * labels
-            slides.append(SlideFeatures(f"{site}-{number}", f"p{site}{number}", site, features, labels))
-    return slides
+CONFIG = EvaluateConfig(k=15, resamples=50, distance_resamples=5, transport_tiles=30)
 
 
 def test_metrics_are_scikit_learns() -> None:
@@ -48,66 +46,6 @@ def test_metrics_are_scikit_learns() -> None:
     assert np.isnan(auroc(np.ones(3, np.int64), np.zeros(3)))
 
 
-def test_a_site_that_leaves_no_trace_is_not_told() -> None:
-    accuracy, area = site_probe(_slides(), seed=0)
-    assert accuracy.low <= 0.5 <= accuracy.high
-    assert area.low <= 0.5 <= area.high
-    assert (accuracy.tiles, accuracy.slides, accuracy.chance) == (480, 12, 0.5)
-
-
-def test_a_known_shift_gives_the_known_accuracy() -> None:
-    """Two unit Gaussians 2 apart: 0.841 of a normal distribution lies under 1."""
-    accuracy = site_probe(_slides(site_shift=2.0, per_site=12), seed=0)[0]
-    assert accuracy.value == pytest.approx(0.841, abs=0.04)
-    assert accuracy.low < accuracy.value < accuracy.high
-
-
-def test_slides_own_marks_are_not_taken_for_a_site() -> None:
-    """Each slide lies somewhere of its own: an ungrouped split would score near 1."""
-    values = [site_probe(_slides(private=4.0, per_site=8, seed=seed), seed=0)[0].value for seed in range(4)]
-    assert np.mean(values) < 0.68
-
-
-def test_one_patient_stays_on_one_side() -> None:
-    slides = _slides(private=6.0, per_site=6)
-    shared = [SlideFeatures(s.slide_id, f"p{i // 2}", s.site, s.features, s.labels) for i, s in enumerate(slides)]
-    assert site_probe(shared, seed=0)[0].slides == 12
-    same = [SlideFeatures(s.slide_id, s.site, s.site, s.features, s.labels) for s in slides]
-    with pytest.raises(UsageError, match="two patients"):
-        site_probe(same, seed=0)
-
-
-def test_one_site_is_not_enough() -> None:
-    with pytest.raises(UsageError, match="two sites"):
-        site_probe(_slides()[:6], seed=0)
-
-
-def test_a_class_learnt_at_one_site_holds_at_the_other() -> None:
-    slides = _slides(class_shift=2.0, per_site=8)
-    scores = {score.metric: score for score in class_probe(slides[:8], slides[8:], seed=0)}
-    expected = 0.921  # of two unit Gaussians 2 apart: the area under the curve is Phi(2 / sqrt 2)
-    assert scores["class AUROC"].value == pytest.approx(expected, abs=0.04)
-    assert scores["class AUROC within source"].value == pytest.approx(expected, abs=0.04)
-    assert scores["class AUROC"].tiles == 320
-
-
-def test_labels_without_meaning_are_not_learnt() -> None:
-    slides = _slides(per_site=8)
-    scores = {score.metric: score for score in class_probe(slides[:8], slides[8:], seed=0)}
-    assert scores["class AUROC"].low <= 0.5 <= scores["class AUROC"].high
-
-
-def test_unlabelled_tiles_are_left_out_of_the_class_probe() -> None:
-    slides = _slides(class_shift=3.0)
-    hidden = [
-        SlideFeatures(s.slide_id, s.patient, s.site, s.features, np.where(np.arange(40) < 10, s.labels, -1))
-        for s in slides
-    ]
-    assert class_probe(hidden[:6], hidden[6:], seed=0)[0].tiles == 60
-    with pytest.raises(UsageError, match="both classes"):
-        class_probe([SlideFeatures("a", "p", "n", s.features, s.labels * 0) for s in slides[:6]], slides[6:], seed=0)
-
-
 def test_colour_features_are_mean_and_deviation() -> None:
     tiles = np.random.default_rng(0).integers(0, 256, (3, 5, 7, 3), dtype=np.uint8)
     found = colour_features(tiles)
@@ -115,23 +53,134 @@ def test_colour_features_are_mean_and_deviation() -> None:
     np.testing.assert_allclose(found[:, 3:], tiles.reshape(3, 35, 3).std(1), rtol=1e-4)
 
 
-def test_files_say_what_was_measured(tmp_path: Path) -> None:
-    sets = {"colour": _slides(site_shift=3, class_shift=1), "LMC": _slides(class_shift=2)}
-    evaluation = evaluate(sets, Roles("north", frozenset({"north-0"})), tmp_path, seed=1)
-    assert {path.name for path in tmp_path.iterdir()} - {".tmp"} == {path.name for path in evaluation.files}
-    document = json.loads((tmp_path / "scores.json").read_text())
-    assert document["source_site"] == "north"
-    site = document["scores"]["LMC"][0]
-    assert site["slides"] == 11, "a slide the encoder has seen is left out"
-    with (tmp_path / "scores.csv").open(newline="") as file:
+def test_texture_tells_patterns_and_not_brightness() -> None:
+    rng = np.random.default_rng(0)
+    rows, columns = np.mgrid[:60, :48]
+    waves = 128 + 60 * np.sin(columns / 2)
+    noise = 128 + 40 * rng.standard_normal((60, 48))
+    grey = [waves, 0.5 * waves + 90, noise, 128 + 60 * np.sin(rows / 2)]
+    tiles = np.stack([np.repeat(np.clip(one, 0, 255)[..., None], 3, axis=2) for one in grey]).astype(np.uint8)
+    found = texture_features(tiles)
+    assert found.shape == (4, 32)
+    assert np.isfinite(texture_features(np.full((1, 40, 40, 3), 200, np.uint8))).all(), "a tile of one colour"
+    dimmer, other = np.abs(found[1] - found[0]).max(), np.abs(found[2] - found[0]).max()
+    assert dimmer < 0.1 * other
+    assert texture_features(tiles[:0]).shape == (0, 32)
+
+
+def test_baselines_need_the_tiles() -> None:
+    with pytest.raises(UsageError, match="no tiles of slide north-0"):
+        baseline_set(planted_set("set", Planted()), "colour")
+
+
+@pytest.fixture(scope="module")
+def sets() -> list[FeatureSet]:
+    """Two encoders, of which the second shows the site less."""
+    return [planted_set("first", Planted(site=3, kind=1)), planted_set("second", Planted(site=1, kind=2))]
+
+
+@pytest.fixture(scope="module")
+def evaluation(sets: list[FeatureSet]) -> Evaluation:
+    """What is measured of them."""
+    return evaluate(sets, CONFIG)
+
+
+def test_files_say_what_was_measured(sets: list[FeatureSet], evaluation: Evaluation, tmp_path: Path) -> None:
+    files = write_evaluation(evaluation, sets, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} - {".tmp"} == {path.name for path in files}
+    assert {file.name for file in files} == {
+        "evaluation.json", "evaluation.csv", "metrics.png", "embedding.png", "roc.png"
+    }  # fmt: skip
+    document = json.loads((tmp_path / "evaluation.json").read_text())
+    assert (document["schema"], document["schema_version"]) == ("wsi-lmc/evaluation", 2)
+    assert document["metrics"]["w2"]["reading"] == METRICS["w2"].reading
+    assert "secret" not in (tmp_path / "evaluation.json").read_text() + (tmp_path / "evaluation.csv").read_text()
+    with (tmp_path / "evaluation.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 2 * 6
-    assert "pnorth" not in (tmp_path / "scores.json").read_text() + (tmp_path / "scores.csv").read_text()
-    for name in ("scores.png", "embedding.png"):
+    assert len(rows) == sum(len(encoder.measures) for encoder in evaluation.encoders)
+    for row, measure in zip(rows, evaluation.encoders[0].measures, strict=False):
+        assert (row["encoder"], row["metric"]) == ("first", measure.metric)
+        assert float(row["value"]) == pytest.approx(measure.value, rel=1e-4)
+        assert (row["low"] == "") == (measure.low is None)
+    for name in ("metrics.png", "embedding.png", "roc.png"):
         assert (tmp_path / name).read_bytes()[:4] == b"\x89PNG"
-    table = report_text(evaluation)
-    assert "colour" in table
-    assert f"{site['value']:.2f}" in table
+    assert read_evaluation(tmp_path) == evaluation
+    assert read_evaluation(tmp_path / "evaluation.json") == evaluation
+
+
+def test_the_same_seed_gives_the_same_numbers(sets: list[FeatureSet], evaluation: Evaluation) -> None:
+    assert evaluate(sets, CONFIG) == evaluation
+    assert evaluate(sets, replace(CONFIG, seed=1)) != evaluation
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda d: d.pop("encoders"),
+        lambda d: d["encoders"][0].pop("tiles"),
+        lambda d: d["encoders"][0]["measures"][0].update(metric="fame"),
+        lambda d: d["encoders"][0]["measures"][0].update(value=None),
+        lambda d: d["encoders"][0]["measures"][0].update(value="much"),
+        lambda d: d["encoders"][0].update(curves=[{"source": "a"}]),
+        lambda d: d.update(schema_version=1),
+        lambda d: d.update(encoders=7),
+    ],
+)
+def test_a_damaged_file_is_refused(spoil: Callable[[dict], object], evaluation: Evaluation, tmp_path: Path) -> None:
+    document = json.loads(json.dumps(to_document(evaluation)))
+    file = tmp_path / "evaluation.json"
+    file.write_text(json.dumps(document))
+    assert read_evaluation(file) == evaluation
+    spoil(document)
+    file.write_text(json.dumps(document))
+    with pytest.raises(StoreError, match="wsi-lmc evaluate"):
+        read_evaluation(file)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "7", "{", "\x00"])
+def test_what_is_no_evaluation_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "evaluation.json").write_text(text)
+    with pytest.raises(StoreError):
+        read_evaluation(tmp_path)
+    with pytest.raises(StoreError, match="cannot read"):
+        read_evaluation(tmp_path / "nowhere.json")
+
+
+def test_the_table_names_value_interval_floor_and_chance(evaluation: Evaluation) -> None:
+    lines = report_text(evaluation).splitlines()
+    assert lines[0].split() == ["first", "second"]
+    w2 = evaluation.encoders[0].find("w2_relative")
+    assert w2 is not None
+    assert w2.floor is not None
+    line = next(line for line in lines if line.startswith("Wasserstein distance, scale-free"))
+    assert f"{w2.value:.2f} [{w2.low:.2f}, {w2.high:.2f}] floor {w2.floor:.2f}" in line
+    assert line.endswith("lower is better")
+    assert next(line for line in lines if line.startswith("site told from")).endswith("chance 0.50")
+    assert sum("north to south" in line for line in lines) == 1
+    assert left_out_text(evaluation) == ""
+    lacking = replace(evaluation.encoders[0], left_out=(*[LeftOut("kbet", "too few")] * 2, LeftOut("ilisi", "too few")))
+    assert left_out_text(replace(evaluation, encoders=(lacking,))) == "left out: kbet, ilisi: too few"
+
+
+def test_without_umap_principal_components_are_drawn_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wsi_lmc.evaluation.embedding.importlib.util.find_spec", lambda name: None)
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(100, 1)) * np.asarray([[1.0, 1.0, 0.2]]) + 0.01 * rng.normal(size=(100, 3))
+    plane, way = project(points, 0)
+    assert way == "two principal components (umap-learn is not installed)"
+    assert plane[:, 0].std() > 10 * plane[:, 1].std()
+    assert project(points[:, :1], 0)[0].shape == (100, 2)
+
+
+def test_umap_puts_clusters_apart() -> None:
+    pytest.importorskip("umap", reason="no umap-learn: it is of the extra 'report'", exc_type=ImportError)
+    rng = np.random.default_rng(0)
+    points = np.concatenate([rng.normal(size=(60, 8)), 20 + rng.normal(size=(60, 8))])
+    plane, way = project(points, 0)
+    assert way == "UMAP"
+    first, second = plane[:60], plane[60:]
+    spread = max(first.std(axis=0).max(), second.std(axis=0).max())
+    assert np.linalg.norm(first.mean(axis=0) - second.mean(axis=0)) > 3 * spread
 
 
 def test_a_training_is_drawn(tmp_path: Path) -> None:

@@ -69,22 +69,26 @@ def check_files(folder: Path, wanted: Sequence[Files | Matching | Archive], read
 
 
 def check_sums(folder: Path, sums: Path) -> list[Finding]:
-    """Files of a folder that are missing from, or differ from, a list of MD5 sums as ``md5sum`` writes it.
+    """Files of a folder that differ from a list of MD5 sums as ``md5sum`` writes it.
 
-    A data set without such a list is not judged. Names in the list that lead out of the folder are findings.
+    Listed files that are not there are left out, since few need all of a data set; a list of which no file at all is
+    there is a finding, and so are names that lead out of the folder.
 
     Raises:
         UsageError: the list cannot be read, or is none.
     """
     found: list[Finding] = []
+    compared = 0
     for name, md5 in _read_sums(sums):
         path = folder / name
         if not path.resolve().is_relative_to(folder.resolve()):
             found.append(Finding(f"{sums.name} names {name[:80]!r}, outside of {folder}", "Download the list again."))
-        elif not path.is_file():
-            found.append(Finding(f"no file {name}", f"Download it: {sums.name} lists it."))
-        elif _digest(path, "md5") != md5:
-            found.append(Finding(f"{name} has another MD5 sum than {sums.name} says", "Download it again."))
+        elif path.is_file():
+            compared += 1
+            if _digest(path, "md5") != md5:
+                found.append(Finding(f"{name} has another MD5 sum than {sums.name} says", "Download it again."))
+    if not compared:
+        found.append(Finding(f"{sums.name} names no file of {folder}", "Put it where its names start from."))
     return found
 
 

@@ -77,7 +77,7 @@ def classify(selection: Selection, task: Task, out: Path, hearers: Hearers) -> l
     known = write_predictions(split, learned.predict, writing, hearers.slide)
     thresholds, sites = _score(known, learned, Naming(classes, learned.majority), level)
     card = _card(task, cohort, learned, classes)
-    card = replace(card, source_scores=[asdict(site) for site in sites if site.split == "source, out of fold"])
+    card = replace(card, source_scores=tuple(asdict(site) for site in sites if site.split == "source, out of fold"))
     if len(classes) == 2:
         card = replace(card, threshold=thresholds.averaged, seed_thresholds=thresholds.by_seed)
     save_model(out, out / MODEL, Model(card, learned.heads))
@@ -113,7 +113,7 @@ def apply(selection: Selection, folder: Path, out: Path, how: tuple[str, bool], 
     ]
     writing = Writing(out, card.level, card.classes, model.mark_names, how[1])
     known = write_predictions(split, lambda _, features: model.predict(features), writing, hearers.slide)
-    limits = Thresholds(_or_half(card.threshold), tuple(card.seed_thresholds) or (0.5,) * len(model.heads))
+    limits = Thresholds(_or_half(card.threshold), card.seed_thresholds or (0.5,) * len(model.heads))
     sites = score_sites(known, [limits] * len(known), Naming(card.classes, card.majority), card.level)
     write_scores(out, sites, _about(card, cohort, {}))
     return sites

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 from sklearn.pipeline import Pipeline
 
-from wsi_lmc.evaluation.linear import model, most_folds, out_of_fold
+from wsi_lmc.evaluation.linear import FOLDS, model, most_folds, out_of_fold
 from wsi_lmc.evaluation.measures import Curve, LeftOut, Measure
 from wsi_lmc.evaluation.ranking import Ranking, balanced_accuracies, blind_f1, confusion, f1_scores
 from wsi_lmc.evaluation.resampling import interval, lonely_note, units_of
@@ -121,14 +121,14 @@ def _test(learnt: Learnt, own: Sample, target: tuple[Sample, str], how: tuple[in
         result.left_out.append(LeftOut("transfer_auroc", reason, (source, name)))
         return
     truth = np.searchsorted(learnt.kinds, tested.label).astype(np.int64)
-    chances = learnt.probe.predict_proba(tested.features.astype(np.float64))
+    chances, shared = _predict(learnt, own, tested)
     units = units_of(tested.group, np.zeros(len(tested), np.int64), (name,))
     resamples, seed = how
     rng = np.random.default_rng((seed, 12, int(tested.site[0])))  # one target's resamples are those of every source
     pieces = (np.ones((1, len(truth))), *units.weights(resamples, rng))
     drawn = np.concatenate([scores_of(truth, chances, learnt.threshold, piece) for piece in pieces], axis=1)
     result.drawn[source, name] = drawn
-    note = _note(learnt, lonely_note(units))
+    note = f"{_note(learnt, lonely_note(units))} {_shared_note(shared)}".strip()
     for row, (metric, chance) in enumerate(zip(METRICS, _blind(truth, len(learnt.kinds)), strict=True)):
         result.measures.append(
             Measure(
@@ -138,6 +138,31 @@ def _test(learnt: Learnt, own: Sample, target: tuple[Sample, str], how: tuple[in
         )
     false_positive, true_positive = _mean_curve(truth, chances)
     result.curves.append(Curve(source, name, tuple(false_positive.tolist()), tuple(true_positive.tolist())))
+
+
+def _predict(learnt: Learnt, own: Sample, tested: Sample) -> tuple[Float64[np.ndarray, "n c"], int]:
+    """Probabilities at the target, and how many groups are at the source, too (tissue scanned twice).
+
+    Tiles of these get theirs from classifiers that saw nothing of their group at the source.
+    """
+    features = tested.features.astype(np.float64)
+    chances = learnt.probe.predict_proba(features).astype(np.float64)
+    shared = np.intersect1d(tested.group, own.group)
+    for part in np.array_split(shared, min(FOLDS, max(1, len(shared)))):
+        rows, rest = np.isin(tested.group, part), own.rows(~np.isin(own.group, part))
+        present = np.unique(rest.label)
+        if not rows.any():
+            continue
+        chances[rows] = 1 / len(learnt.kinds)  # nothing is known without another group at the source
+        if len(present) > 1:
+            probe = model(learnt.strength).fit(rest.features.astype(np.float64), rest.label)
+            chances[rows] = 0.0
+            chances[np.ix_(rows, np.searchsorted(learnt.kinds, present))] = probe.predict_proba(features[rows])
+    return chances, len(shared)
+
+
+def _shared_note(shared: int) -> str:
+    return f"{shared} groups are at both sites: tested by classifiers trained without them." if shared else ""
 
 
 def scores_of(

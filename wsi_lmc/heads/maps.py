@@ -12,14 +12,17 @@ import numpy as np
 from jaxtyping import Float, Float64, Int32, UInt8
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from scipy.stats import rankdata
 
 from wsi_lmc.heads.slides import ATTENTION
 
 _NAMESPACE = uuid.UUID("5d1f4f0c-6f0a-5b6e-9a55-0a4d6a0b7c21")  # ids must not change between runs
-_LONG_SIDE = 1200  # pixels of a panel's picture
+_LONG_SIDE = 800  # pixels of a panel's picture, about as many as are shown
 _VEIL = 0.25  # how white the overview becomes, so that its colours are not read as values
+_COVER = 0.75  # share of a tile's colour in what is seen of it
 _COLUMNS = 3
 
 
@@ -120,14 +123,20 @@ def _panels(tiles: TileMap) -> list[_Panel]:
     return [_Panel(tiles.names[row], columns[row], (0.0, 1.0), "cividis") for row in shown]
 
 
-def _draw(figure: Figure, axis: Axes, panel: _Panel, layers: tuple[np.ndarray, np.ndarray]) -> None:
+def _draw(
+    figure: Figure, axis: Axes, panel: _Panel, layers: tuple[UInt8[np.ndarray, "y x 3"], Float64[np.ndarray, "y x"]]
+) -> None:
+    """Values over the overview, blended here: matplotlib would resample each layer several times."""
     overview, painted = layers
-    axis.imshow(overview)
-    drawn = axis.imshow(painted, cmap=panel.colours, vmin=panel.span[0], vmax=panel.span[1], alpha=0.75,
-                        interpolation="nearest")  # fmt: skip
+    scale = ScalarMappable(Normalize(*panel.span), panel.colours)
+    there = np.isfinite(painted)
+    blended = overview.copy()
+    colours = scale.to_rgba(painted[there], bytes=True)[:, :3]
+    blended[there] = np.rint(_COVER * colours + (1 - _COVER) * overview[there]).astype(np.uint8)
+    axis.imshow(blended, interpolation="nearest")
     axis.set_axis_off()
     axis.set_title(panel.title, fontsize=10)
-    figure.colorbar(drawn, ax=axis, fraction=0.04, pad=0.02)
+    figure.colorbar(scale, ax=axis, fraction=0.04, pad=0.02, alpha=_COVER)
 
 
 def _background(tiles: TileMap) -> tuple[UInt8[np.ndarray, "y x 3"], tuple[float, float]]:

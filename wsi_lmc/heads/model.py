@@ -48,8 +48,8 @@ class ModelCard:
     trained_on: Mapping[str, Any]
     settings: Mapping[str, Any]
     threshold: float | None = None
-    seed_thresholds: Sequence[float] = ()
-    source_scores: Sequence[Mapping[str, Any]] = ()
+    seed_thresholds: tuple[float, ...] = ()
+    source_scores: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,8 @@ def load_model(folder: Path, device: str = "cpu") -> Model:
         if hashlib.sha256(weights).hexdigest() != stated["sha256"]:
             raise _broken(folder, f"{WEIGHTS} of another SHA-256 than {CARD} states")
         known: dict[str, Any] = {name: stated[name] for name in ModelCard.__dataclass_fields__}
-        card = ModelCard(**{**known, "classes": tuple(stated["classes"])})
+        lists = {name: tuple(stated[name]) for name in ("classes", "seed_thresholds", "source_scores")}
+        card = ModelCard(**{**known, **lists})
         if card.head not in get_args(HeadKind) or card.level not in get_args(Level):
             raise _broken(folder, f"a head {str(card.head)[:40]!r}")
         tensors = safetensors.numpy.load(weights)
