@@ -92,7 +92,7 @@ def test_files_say_what_was_measured(sets: list[FeatureSet], evaluation: Evaluat
         "evaluation.json", "evaluation.csv", "metrics.png", "embedding.png", "roc.png"
     }  # fmt: skip
     document = json.loads((tmp_path / "evaluation.json").read_text())
-    assert (document["schema"], document["schema_version"]) == ("wsi-lmc/evaluation", 2)
+    assert (document["schema"], document["schema_version"]) == ("wsi-lmc/evaluation", 3)
     assert document["metrics"]["w2"]["reading"] == METRICS["w2"].reading
     assert "secret" not in (tmp_path / "evaluation.json").read_text() + (tmp_path / "evaluation.csv").read_text()
     with (tmp_path / "evaluation.csv").open(newline="") as file:
@@ -122,7 +122,7 @@ def test_the_same_seed_gives_the_same_numbers(sets: list[FeatureSet], evaluation
         lambda d: d["encoders"][0]["measures"][0].update(value=None),
         lambda d: d["encoders"][0]["measures"][0].update(value="much"),
         lambda d: d["encoders"][0].update(curves=[{"source": "a"}]),
-        lambda d: d.update(schema_version=1),
+        lambda d: d.update(schema_version=2),
         lambda d: d.update(encoders=7),
     ],
 )
