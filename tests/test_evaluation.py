@@ -87,12 +87,13 @@ def evaluation(sets: list[FeatureSet]) -> Evaluation:
 
 def test_files_say_what_was_measured(sets: list[FeatureSet], evaluation: Evaluation, tmp_path: Path) -> None:
     files = write_evaluation(evaluation, sets, tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} - {".tmp"} == {path.name for path in files}
+    written = {path.name for path in tmp_path.iterdir()} - {".tmp"}
+    assert written == {path.name for path in files} | {"planes.json"}
     assert {file.name for file in files} == {
         "evaluation.json", "evaluation.csv", "metrics.png", "embedding.png", "roc.png"
     }  # fmt: skip
     document = json.loads((tmp_path / "evaluation.json").read_text())
-    assert (document["schema"], document["schema_version"]) == ("wsi-lmc/evaluation", 2)
+    assert (document["schema"], document["schema_version"]) == ("wsi-lmc/evaluation", 3)
     assert document["metrics"]["w2"]["reading"] == METRICS["w2"].reading
     assert "secret" not in (tmp_path / "evaluation.json").read_text() + (tmp_path / "evaluation.csv").read_text()
     with (tmp_path / "evaluation.csv").open(newline="") as file:
@@ -122,7 +123,7 @@ def test_the_same_seed_gives_the_same_numbers(sets: list[FeatureSet], evaluation
         lambda d: d["encoders"][0]["measures"][0].update(value=None),
         lambda d: d["encoders"][0]["measures"][0].update(value="much"),
         lambda d: d["encoders"][0].update(curves=[{"source": "a"}]),
-        lambda d: d.update(schema_version=1),
+        lambda d: d.update(schema_version=2),
         lambda d: d.update(encoders=7),
     ],
 )

@@ -4,13 +4,14 @@ import getpass
 import json
 import re
 import socket
+import subprocess
+import sys
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 from tests.reports import (
     ATTRIBUTE,
@@ -23,7 +24,6 @@ from tests.reports import (
     write_scores,
     write_study,
 )
-from wsi_lmc.cli import build_app
 from wsi_lmc.codes import MEANINGS
 from wsi_lmc.errors import UsageError
 from wsi_lmc.evaluation import METRICS, Gain
@@ -239,9 +239,10 @@ def test_the_page_is_published(tmp_path: Path) -> None:
 
 def test_the_command_writes_the_page_into_the_run(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run")
-    done = CliRunner().invoke(build_app("report"), ["report", str(folder), "--title", "Ours", "--overviews", "1"])
-    assert done.exit_code == 0, done.output
-    assert str(folder / "report.html") in done.output
+    words = [sys.executable, "-m", "wsi_lmc", "report", str(folder), "--title", "Ours", "--overviews", "1"]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert str(folder / "report.html") in done.stdout
     page = Page((folder / "report.html").read_text(encoding="utf-8"))
     assert len(page.all("img")) == 1
     assert page.text.startswith("Ours")

@@ -49,6 +49,10 @@ MEANINGS: Mapping[SlideCode, Meaning] = MappingProxyType(
             "tiles of another scale than the encoder was trained at", "tile at its scale, or allow it on purpose"
         ),
         "too_coarse": Meaning("the slide has fewer details than the tiles asked for", "ask for a larger `--tile-mpp`"),
+        "too_small": Meaning(
+            "an image of a data set of tiles that is smaller than a tile",
+            "ask for a smaller `--tile-px`, pass `--fit --enlarge`, or leave it out",
+        ),
         "too_large": Meaning(
             "more tiles, pixels or bytes a native tile than the limits allow: a bomb, or a mistake",
             "raise `--max-tiles` or `--max-gigapixels`, if it is meant",

@@ -73,9 +73,7 @@ def command(
 
     evaluation = evaluate(ready, config, found_pairs, say)
     files = write_evaluation(evaluation, ready, output, seed)
-    typer.echo(report_text(evaluation))
-    if evaluation.gains:
-        typer.echo(f"\n{gains_text(evaluation)}")
+    typer.echo("\n\n".join(filter(None, (report_text(evaluation), gains_text(evaluation)))))
     missing = left_out_text(evaluation)
     typer.echo(f"\n{missing}" if missing else "")
     first = evaluation.encoders[-1]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter, StrMethodFormatter
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from wsi_lmc.evaluation import Curve, Measure, Metric
 from wsi_lmc.evaluation.embedding import Plane
@@ -19,6 +19,7 @@ _DASHES = ("-", "--", ":", "-.")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _GREY = "#808080"
 _TURNS = 6
+_MOST_DECADES = 2  # of a logarithmic axis on which 2 and 5 are named, too
 
 
 def measures_figure(metric: Metric, names: Sequence[str], found: Sequence[Measure | None]) -> Figure:
@@ -69,7 +70,8 @@ def course_figure(rows: Sequence[Mapping[str, Any]], lines: Mapping[str, str], t
     if log:
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_formatter(NullFormatter() if _decades(axes) > 1 else StrMethodFormatter("{x:g}"))
+        axes.yaxis.set_minor_locator(LogLocator(subs=(2.0, 5.0)))
+        axes.yaxis.set_minor_formatter(NullFormatter() if _decades(axes) > _MOST_DECADES else "{x:g}")
     if len(lines) > 1:
         axes.legend(fontsize=9, frameon=False)
     return figure

@@ -1,6 +1,6 @@
 """An evaluation: every metric with interval, floor and chance and how to read it, what one encoder has over another."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 
 from wsi_lmc.errors import StoreError
@@ -174,21 +174,22 @@ def _planes(place: Place, by: str, prefix: str) -> Iterator[Block]:
     planes = read_planes(place.path)
     if not planes:
         return
-    pictures = []
-    for number, plane in enumerate(planes):
-        kinds: list[tuple[str, Sequence[int], Sequence[str]]] = [(by, plane.site, plane.sites)]
-        if any(label >= 0 for label in plane.label):
-            kinds.append(("class", plane.label, plane.classes))
-        for what, kind, names in kinds:
-            alt = f"{len(plane.x)} tiles in the plane ({plane.way}), features of {plane.name}, coloured by {what}"
-            draw = partial(plane_figure, plane, kind, names)
-            pictures.append(Picture(svg(draw, f"{prefix}{number}{what[0]}", alt), alt, f"{plane.name}, by {what}"))
+    way = planes[0].way
     yield Heading("Features in the plane")
     yield Paragraph(
-        f"{planes[0].way}; {len(planes[0].x):,} of {planes[0].of:,} tiles, equally many a site. Good features are "
-        f"mixed where coloured by {by}, and apart where coloured by class. The metrics measure, a picture only shows."
+        f"{way[:1].upper()}{way[1:]}; {len(planes[0].x):,} of {planes[0].of:,} tiles, equally many a site. Good "
+        f"features are mixed where coloured by {by}, and apart where coloured by class. Metrics measure, a picture "
+        "only shows."
     )
-    yield Gallery(tuple(pictures))
+    labelled = any(label >= 0 for plane in planes for label in plane.label)
+    for what in (by, "class") if labelled else (by,):
+        pictures = []
+        for number, plane in enumerate(planes):
+            kind, names = (plane.label, plane.classes) if what == "class" else (plane.site, plane.sites)
+            alt = f"{len(plane.x)} tiles in the plane ({plane.way}), features of {plane.name}, coloured by {what}"
+            image = svg(partial(plane_figure, plane, kind, names), f"{prefix}{number}{what == 'class':d}", alt)
+            pictures.append(Picture(image, alt, f"{plane.name}, by {what}"))
+        yield Gallery(tuple(pictures))
 
 
 def _left_out(evaluation: Evaluation) -> Iterator[Block]:
