@@ -14,6 +14,10 @@ ORACLES += openvino==2026.4.1
 ORACLES += POT==0.9.7.post1
 # What steers the browser that opens a report; the browser is Debian's chromium.
 ORACLES += playwright==1.65.2 greenlet==3.5.6 pyee==16.0.1
+# Tests that count on the machine's cores, memory or clock: they run by themselves, after all others.
+ALONE := $(addprefix tests/,faults/test_chaos.py faults/test_workers.py faults/test_resume.py \
+  faults/test_two_processes.py faults/test_locks.py faults/test_corpus.py faults/test_text_mutants.py \
+  test_cluster.py test_distributed.py test_jobqueue.py test_memory.py test_microbatch.py test_status.py)
 AUDIT := $(VENV)/audit
 PYTHON ?= $(shell for p in python3.13 python3.12 python3; do $$p -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null && echo $$p && break; done)
 
@@ -33,7 +37,8 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ALONE:%=--ignore=%)
+	$(BIN)/python -m pytest $(ALONE)
 
 # Known holes in the versions that the tests passed with, asked of PyPI. What cannot be asked has not passed: without
 # --strict, pip-audit would only warn. It has an environment of its own.
