@@ -15,18 +15,21 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from wsi_lmc.batches import TileBatch, split_rows
 from wsi_lmc.checkpoint import newest_valid_state, read_metrics, save_state, saved_steps, state_path
 from wsi_lmc.cohort import SlideEntry
-from wsi_lmc.encoder import load_encoder
+from wsi_lmc.encoder import load_encoder, scale_input
 from wsi_lmc.errors import TrainingError, UsageError
+from wsi_lmc.loss import cross_correlation_loss
 from wsi_lmc.publish import exclusive
-from wsi_lmc.stain import ViewConfig
+from wsi_lmc.stain import RUIFROK, ViewConfig
 from wsi_lmc.threads import Threads
 from wsi_lmc.tilestore import TileRows, TileStore, Validity
 from wsi_lmc.tilewriter import TileStoreWriter
 from wsi_lmc.training import StepReport, TrainConfig, Watch, train
+from wsi_lmc.training.group import Group
 from wsi_lmc.training.learner import Learner, build_schedule
 
 CPU = torch.device("cpu")
@@ -132,6 +135,49 @@ def test_three_steps_and_three_resumed_equal_six(stores: list[TileStore], straig
     result = train(stores, tmp_path, CONFIG, start="resume")
     assert (result.steps, result.damaged, result.held_out) == (6, (), "tiles")
     _assert_same_training(straight, tmp_path)
+
+
+def test_a_projector_is_trained_resumed_and_left_behind(
+    stores: list[TileStore], straight: Path, tmp_path: Path
+) -> None:
+    config = replace(CONFIG, projector=48)
+    train(stores, tmp_path / "straight", config)
+    with pytest.raises(KeyboardInterrupt):
+        train(stores, tmp_path / "resumed", config, watch=_interrupt_after(3, KeyboardInterrupt()))
+    train(stores, tmp_path / "resumed", config, start="resume")
+    _assert_same_training(tmp_path / "straight", tmp_path / "resumed")
+    found = newest_valid_state(tmp_path / "straight")
+    assert found is not None
+    projector = Learner(config, 64).projector.state_dict()
+    assert found.state["projector"]["0.weight"].shape == projector["0.weight"].shape == (48, 64)
+    assert not torch.equal(found.state["projector"]["0.weight"], projector["0.weight"]), "it learns"
+    names = [load_file(folder / "encoder" / "model.safetensors").keys() for folder in (straight, tmp_path / "straight")]
+    assert names[0] == names[1]
+
+
+def test_a_projectors_gradient_is_that_of_the_whole_computation(stores: list[TileStore]) -> None:
+    """Against autograd through encoder, projector and loss at once; in micro-batches, too."""
+    config = replace(CONFIG, projector=48, views=ViewConfig(scale_low=1.0, scale_high=1.0, geometry="none"))
+    tiles = torch.from_numpy(stores[0].read(np.arange(8)))
+    batch = TileBatch(tiles, torch.tensor(RUIFROK).expand(8, 2, 3).contiguous())
+    reference = Learner(config, 64)
+    images = scale_input(tiles.permute(0, 3, 1, 2).float() / 255)
+    first, second = (reference.projector(reference.model(images)) for _ in range(2))
+    cross_correlation_loss(first, second, config.off_diagonal_weight).total.backward()
+    expected = _gradient(reference.projector)
+    for micro in (0, 3):
+        learner = Learner(replace(config, micro_batch=micro, precision="float32"), 64)
+        learner.learn(batch, describe=False)
+        torch.testing.assert_close(_gradient(learner.projector), expected, atol=2e-4, rtol=2e-2)
+
+
+def _gradient(module: torch.nn.Module) -> torch.Tensor:
+    return torch.cat([weight.grad.flatten() for weight in module.parameters() if weight.grad is not None])
+
+
+def test_a_projector_and_several_processes_are_refused() -> None:
+    with pytest.raises(UsageError, match="a projector and 2 processes"):
+        Learner(replace(CONFIG, projector=48), 64, Group(0, 2, CPU))
 
 
 def test_a_crash_goes_back_to_the_last_state_and_its_metrics(

@@ -35,6 +35,9 @@ class TrainConfig:
     off_diagonal_weight: Annotated[
         float, Doc("Weight (lambda) of the redundancy term: more spreads the features, less ties the views closer.")
     ] = 0.005
+    projector: Annotated[
+        int, Doc("Width of a projector of two layers between embedding and loss; 0: none, as in the paper.")
+    ] = 0
     lr: Annotated[float, Doc("Learning rate of the constant phase.")] = 1e-4
     final_lr: Annotated[float, Doc("Learning rate that the last phase falls to.")] = 1e-7
     weight_decay: Annotated[float, Doc("AdamW's weight decay, on every weight.")] = 0.01
@@ -126,4 +129,5 @@ _LEAST = {
     "final_lr": 0.0,
     "weight_decay": 0.0,
     "off_diagonal_weight": 0.0,
+    "projector": 0,
 }

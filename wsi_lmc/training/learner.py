@@ -6,7 +6,7 @@ the same losses and the same weights, bit for bit.
 
 import logging
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LinearLR, LR
 from wsi_lmc.batches import TileBatch
 from wsi_lmc.compiling import Checked, CheckedNetwork
 from wsi_lmc.encoder import EncoderConfig, build_encoder, scale_input
-from wsi_lmc.errors import TrainingError
+from wsi_lmc.errors import TrainingError, UsageError
 from wsi_lmc.loss import LossTerms, cross_correlation_loss, effective_rank, embedding_std
 from wsi_lmc.memory import out_of_memory
 from wsi_lmc.stain import Drawn, draw_views, render_views, turned_planes
@@ -26,6 +26,7 @@ from wsi_lmc.training.config import TrainConfig
 from wsi_lmc.training.group import ALONE, Group
 from wsi_lmc.training.microbatch import PairedBatch
 from wsi_lmc.training.probe import KnnProbe
+from wsi_lmc.training.projector import build_projector
 
 _log = logging.getLogger(__name__)
 _TRAIN, _HELD_OUT = 1, 2  # separate random streams
@@ -46,14 +47,14 @@ class Learner:
         self._whole_share = len(range(config.batch)[self._share])
         self.micro = min(config.micro_batch or self._whole_share, self._whole_share)
         self.model = build_encoder(EncoderConfig(config.architecture), tile_px, config.seed).to(group.device)
-        group.agree_on(self.model)
         dtype = getattr(torch, self.config.precision)
         if dtype == torch.bfloat16 and self.device.type == "cpu":
             _unfuse_attention(self.model)
         self._gradient = _gradient_of(self.model)
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True
-        )
+        self.projector = self._build_projector()
+        group.agree_on(self.model)
+        weights = [*self.model.parameters(), *self.projector.parameters()]
+        self.optimizer = torch.optim.AdamW(weights, lr=config.lr, weight_decay=config.weight_decay, fused=True)
         self.schedule = build_schedule(self.optimizer, config)
         self._images = Checked(view_images, VIEW_TOLERANCE, compiled=config.compiles_views)
         self._network = CheckedNetwork(self.model, dtype, config.compiles_model_on(self.device))
@@ -70,6 +71,7 @@ class Learner:
             "step": self.step,
             "micro_batch": self.micro if self.micro < self._whole_share else 0,
             "model": self.model.state_dict(),
+            "projector": self.projector.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
         }
@@ -77,6 +79,7 @@ class Learner:
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from what `state` gave."""
         self.model.load_state_dict(state["model"])
+        self.projector.load_state_dict(state.get("projector", {}))
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.step = state["step"]
@@ -93,6 +96,7 @@ class Learner:
         pairs = self._pairs(batch, _TRAIN, self.step)
         embedded, clipped = self._fitting(pairs.embed)
         terms = self._loss_and(embedded.requires_grad_(), self.group.total)
+        self.projector.zero_grad()
         terms.total.backward()
         self._fitting(lambda micro: self._propagate(pairs, embedded, micro))
         self.group.average(self._gradient)
@@ -116,6 +120,7 @@ class Learner:
         sides: list[tuple[Tensor, ...]] = []
         plain: list[Tensor] = []
         self.model.eval()
+        self.projector.eval()
         with torch.inference_mode():
             for number, batch in enumerate(batches):
                 embedded, _ = self._fitting(self._pairs(batch, _HELD_OUT, number).embed)
@@ -125,13 +130,27 @@ class Learner:
             embedded = torch.cat([torch.cat(side) for side in zip(*sides, strict=True)])
             metrics = _numbers(_terms(self._loss_and(embedded))) | _describe(embedded.chunk(2)[0])
         self.model.train()
+        self.projector.train()
         if probe is not None:
             metrics |= probe(torch.cat(plain))
         return {f"held_out_{name}": value for name, value in metrics.items()}
 
     def _loss_and(self, embedded: Tensor, total: Callable[[Tensor], Tensor] = ALONE.total) -> LossTerms:
-        first, second = embedded.chunk(2)
+        first, second = (self.projector(side) for side in embedded.chunk(2))
         return cross_correlation_loss(first, second, self.config.off_diagonal_weight, total)
+
+    def _build_projector(self) -> nn.Module:
+        """The projector, or nothing in its place."""
+        if not self.config.projector:
+            return nn.Identity()
+        if self.group.count > 1:
+            raise UsageError(
+                f"a projector and {self.group.count} processes",
+                "one process, since the projector norms each batch by itself",
+                "Leave --projector out, or train in one process.",
+            )
+        width = int(cast(Any, self.model).num_features)
+        return build_projector(width, self.config.projector, self.config.seed).to(self.device)
 
     def _pairs(self, batch: TileBatch, stream: int, number: int) -> PairedBatch:
         """Both views of the batch's tiles, as drawn for this step or this held-out batch."""
