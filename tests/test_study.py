@@ -24,6 +24,7 @@ from wsi_lmc.stain import RUIFROK
 from wsi_lmc.study import COMPARATORS, Study, StudyConfig, compare_all, open_workshop, run_study
 from wsi_lmc.study.data import LabelledTiles, labelled_tiles, normalise_run, typical_tile
 from wsi_lmc.study.features import SOURCE
+from wsi_lmc.study.run import read_features
 from wsi_lmc.study.scoring import METRICS, Marking, Predicted, score_rows
 from wsi_lmc.study.supervised import train_supervised
 from wsi_lmc.tilestore import TileStore
@@ -76,7 +77,8 @@ def _study(runs: Mapping[str, Path]) -> Study:
 
 
 CONFIG = StudyConfig(
-    comparators=("colour", "texture", "untrained", "lmc", "geometry-macenko", "supervised", "geometry-staingan"),
+    comparators=("colour", "texture", "untrained", "lmc", "geometry-macenko", "geometry-macenko-target", "supervised",
+                 "geometry-staingan"),
     seeds=2, steps=3, batch=8, architecture="vit-demo", lr=1e-3, device="cpu", precision="float32",
 )  # fmt: skip
 
@@ -88,6 +90,8 @@ def test_rows_that_should_differ_in_one_thing_do() -> None:
     }  # fmt: skip
     assert COMPARATORS["geometry-macenko"].views == plain
     assert COMPARATORS["supervised-macenko"].normalise == "macenko"
+    for name, row in COMPARATORS.items():
+        assert not row.encoder_of or row.views == COMPARATORS[row.encoder_of].views, name
 
 
 def test_rows_without_weights_are_left_out_and_unknown_ones_refused() -> None:
@@ -163,7 +167,8 @@ def test_a_study_makes_every_row_and_says_what_it_left_out(done: tuple[Path, lis
     rows = {row["row"]: row for row in document["rows"]}
     assert set(rows) == set(CONFIG.rows)
     assert {name: row["seeds"] for name, row in rows.items()} == {
-        "colour": 1, "texture": 1, "untrained": 2, "lmc": 2, "geometry-macenko": 2, "supervised": 2,
+        "colour": 1, "texture": 1, "untrained": 2, "lmc": 2, "geometry-macenko": 2, "geometry-macenko-target": 2,
+        "supervised": 2,
     }  # fmt: skip
     assert rows["texture"]["mean"]["AUROC"]["value"] > 0.95, "classes differ in texture"
     assert rows["lmc"]["gain"] == {}
@@ -175,6 +180,18 @@ def test_a_study_makes_every_row_and_says_what_it_left_out(done: tuple[Path, lis
     assert "/" not in json.dumps(document["stated"]), "no paths"
     assert len((out / "table.md").read_text(encoding="utf-8").splitlines()) == 2 + len(rows)
     assert (out / "roc.png").stat().st_size > 10_000
+
+
+def test_a_row_that_normalises_targets_has_the_plain_rows_encoder_and_source(
+    runs: Mapping[str, Path], tmp_path: Path
+) -> None:
+    rows = ("geometry", "geometry-macenko-target", "geometry-macenko")
+    run_study(_study(runs), replace(CONFIG, comparators=rows, seeds=1), tmp_path, lambda _: None)
+    plain, target, all_tiles = (read_features(tmp_path / "features" / f"{row}-0.npz") for row in rows)
+    np.testing.assert_array_equal(target[SOURCE], plain[SOURCE])
+    assert np.abs(target["b"] - plain["b"]).max() > 1e-3
+    assert np.abs(all_tiles[SOURCE] - plain[SOURCE]).max() > 1e-3
+    assert {path.name for path in (tmp_path / "encoders").glob("geo*")} == {"geometry-0", "geometry-macenko-0"}
 
 
 def test_a_study_that_is_there_is_not_made_again(runs: Mapping[str, Path], done: tuple[Path, list[str]]) -> None:

@@ -1,7 +1,8 @@
 """What is compared: rows of a study's table, each an encoder of the same architecture with the same steps and tiles.
 
-Rows differ in what the encoder is taught by (nothing, labels, pairs of views) and in how stain is met (not at all, by
-normalising all tiles to the source's look, by jittering colours, by LMC's views).
+Rows differ in what the encoder is taught by (nothing, labels, pairs of views) and in how stain is met: not at all, by
+jittering colours, by LMC's views, or by normalising tiles to the source's look, either all tiles (``-macenko``) or, as
+the paper does, those of the targets alone (``-macenko-target``: the encoder is that of the row without).
 
 ``geometry`` and ``lmc-turned`` differ by the stain views alone; ``lmc`` is the package's default, in which both views
 of a tile are turned alike.
@@ -26,11 +27,15 @@ JITTERED = ViewConfig(scale_low=1.0, scale_high=1.0, geometry="independent", hed
 
 @dataclass(frozen=True)
 class Comparator:
-    """One row: ``views`` augment tiles in training, ``normalise`` changes all tiles, in training and afterwards."""
+    """One row: ``views`` augment tiles in training, ``normalise`` changes tiles, in training and afterwards.
+
+    ``encoder_of`` names the row whose encoder this one uses; then only the targets' tiles are normalised.
+    """
 
     teacher: Teacher
     views: ViewConfig = PLAIN
     normalise: NormaliserName = "none"
+    encoder_of: str = ""
 
     @property
     def trained(self) -> bool:
@@ -43,6 +48,7 @@ class Comparator:
         return self.trained or self.teacher == "nothing"
 
 
+_NORMALISERS: tuple[NormaliserName, ...] = ("reinhard", "macenko", "stainnet", "staingan", "stainfuser")
 COMPARATORS: Mapping[str, Comparator] = MappingProxyType(
     {
         "colour": Comparator("colour"),
@@ -60,7 +66,14 @@ COMPARATORS: Mapping[str, Comparator] = MappingProxyType(
     | {
         f"{teacher}-{name}": Comparator("labels" if teacher == "supervised" else "views", normalise=name)
         for teacher in ("supervised", "geometry")
-        for name in ("reinhard", "macenko", "stainnet", "staingan", "stainfuser")
+        for name in _NORMALISERS
+    }
+    | {
+        f"{teacher}-{name}-target": Comparator(
+            "labels" if teacher == "supervised" else "views", normalise=name, encoder_of=teacher
+        )
+        for teacher in ("supervised", "geometry")
+        for name in _NORMALISERS
     }
 )
 WEIGHTED = ("stainnet", "staingan", "stainfuser")

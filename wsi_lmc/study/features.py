@@ -1,7 +1,7 @@
 """Features of a study's tiles in one row of its table and one seed: made once, kept as ``features/<row>-<seed>/``."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -14,7 +14,7 @@ from wsi_lmc.encoder import ENCODER_FOLDER, Encoder, load_encoder, resolve_devic
 from wsi_lmc.evaluation import colour_features, texture_features
 from wsi_lmc.normalisers import NormaliserName, load_normaliser, normaliser_fingerprint
 from wsi_lmc.pooling import pooled
-from wsi_lmc.publish import exclusive, publishing
+from wsi_lmc.publish import exclusive, prepare_output, publishing
 from wsi_lmc.run import find_stores, open_stores
 from wsi_lmc.study.comparators import COMPARATORS, WEIGHTED, Comparator
 from wsi_lmc.study.config import Study, StudyConfig
@@ -47,8 +47,10 @@ class Workshop:
                 for site, tiles in self.sites.items()
             }
         encoder = self._encoder(row, seed)
+        raw = replace(comparator, normalise="none")
+        seen = {site: raw if site == SOURCE and comparator.encoder_of else comparator for site in runs}
         return {
-            site: _embedded(tiles.of(self._stores(runs[site], site, comparator)), encoder)
+            site: _embedded(tiles.of(self._stores(runs[site], site, seen[site])), encoder)
             for site, tiles in self.sites.items()
         }
 
@@ -59,10 +61,13 @@ class Workshop:
             return pooled(load_encoder(self.config.virchow, device), "auto")
         if comparator.teacher == "nothing":
             return load_encoder(f"untrained:{self.config.architecture}@{seed}", device, tile_px=px)
+        taught = comparator.encoder_of or row
         shared = self.study.encoders if comparator.teacher == "views" else None
-        folder = (shared or self.out / "encoders") / f"{row}-{seed}"
-        if not (folder / ENCODER_FOLDER).is_dir():
-            self._train(comparator, seed, folder)
+        folder = (shared or self.out / "encoders") / f"{taught}-{seed}"
+        prepare_output(folder.parent)
+        with exclusive(folder.parent, folder.name):  # rows, and studies, may share an encoder
+            if not (folder / ENCODER_FOLDER).is_dir():
+                self._train(COMPARATORS[taught], seed, folder)
         return load_encoder(str(folder), device)
 
     def _train(self, comparator: Comparator, seed: int, folder: Path) -> None:
