@@ -228,6 +228,15 @@ def test_gamma_and_white_point_act_on_the_density() -> None:
     torch.testing.assert_close(view, expected.clamp(min=1 / 255), atol=1e-5, rtol=0)
 
 
+def test_without_the_gate_every_estimate_counts_and_none_is_changed() -> None:
+    blank = np.full((48, 64, 3), 240, np.uint8)
+    tiles = torch.from_numpy(np.stack([blank, mix(PAIRS[0], 1, (48, 64))]))
+    gated, ungated = separate(tiles, CONFIG), separate(tiles, replace(CONFIG, gate=False))
+    assert gated.trusted.tolist() == [False, True]
+    assert ungated.trusted.tolist() == [True, True]
+    assert torch.equal(gated.vectors, ungated.vectors)
+
+
 def test_hed_jitter_is_scikit_images() -> None:
     """Their matrices have two digits and their amounts another unit: a shift of 1 is one of ln(10^6) here."""
     tile = mix(PAIRS[0], 1, (32, 48)).clip(1)

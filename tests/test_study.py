@@ -13,6 +13,7 @@ from sklearn.metrics import average_precision_score, balanced_accuracy_score, f1
 
 from tests.tissue import mix
 from wsi_lmc.cohort import SlideEntry
+from wsi_lmc.encoder import EncoderConfig, build_encoder, embedding_width
 from wsi_lmc.errors import UsageError
 from wsi_lmc.labels import write_labels
 from wsi_lmc.normalisers.colour import Macenko
@@ -22,6 +23,7 @@ from wsi_lmc.run import find_stores, open_stores
 from wsi_lmc.runfolder import add_slides, prepare_run
 from wsi_lmc.stain import RUIFROK
 from wsi_lmc.study import COMPARATORS, Study, StudyConfig, compare_all, open_workshop, run_study
+from wsi_lmc.study.comparators import ABLATIONS, ROWS
 from wsi_lmc.study.data import LabelledTiles, labelled_tiles, normalise_run, typical_tile
 from wsi_lmc.study.features import SOURCE
 from wsi_lmc.study.run import read_features
@@ -92,6 +94,21 @@ def test_rows_that_should_differ_in_one_thing_do() -> None:
     assert COMPARATORS["supervised-macenko"].normalise == "macenko"
     for name, row in COMPARATORS.items():
         assert not row.encoder_of or row.views == COMPARATORS[row.encoder_of].views, name
+
+
+def test_an_ablation_differs_from_lmc_in_one_thing() -> None:
+    lmc = asdict(COMPARATORS["lmc"])
+    for name, row in ABLATIONS.items():
+        given = asdict(row)
+        changed = [
+            f"{part} {key}" for part in ("views", "change") for key in lmc[part] if given[part][key] != lmc[part][key]
+        ]
+        assert len(changed) == (2 if "range" in name else 1), name
+        assert (row.teacher, row.normalise, row.encoder_of) == ("views", "none", ""), name
+    assert ROWS.keys() == COMPARATORS.keys() | ABLATIONS.keys()
+    for architecture in ("vit-tiny", "vit-demo"):
+        network = build_encoder(EncoderConfig(architecture), 32, 0)
+        assert embedding_width(architecture) == network(torch.zeros(1, 3, 32, 32)).shape[1]
 
 
 def test_rows_without_weights_are_left_out_and_unknown_ones_refused() -> None:

@@ -7,7 +7,15 @@ else that timm knows, ``hub`` uploads it.
 from wsi_lmc.encoder.card import TrainingFacts, write_card
 from wsi_lmc.encoder.folder import ENCODER_FOLDER, EncoderMetadata, save_encoder
 from wsi_lmc.encoder.loading import Encoder, Precision, computes_bfloat16, load_encoder, resolve_device, visible_gpus
-from wsi_lmc.encoder.network import Architecture, EncoderConfig, build_encoder, scale_input, seeded, weights_sha256
+from wsi_lmc.encoder.network import (
+    Architecture,
+    EncoderConfig,
+    build_encoder,
+    embedding_width,
+    scale_input,
+    seeded,
+    weights_sha256,
+)
 
 __all__ = [
     "ENCODER_FOLDER",
@@ -19,6 +27,7 @@ __all__ = [
     "TrainingFacts",
     "build_encoder",
     "computes_bfloat16",
+    "embedding_width",
     "load_encoder",
     "resolve_device",
     "save_encoder",

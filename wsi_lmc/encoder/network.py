@@ -19,6 +19,7 @@ INPUT_STD = (0.5, 0.5, 0.5)
 Architecture = Literal["vit-tiny", "vit-demo"]
 
 _VIT_TINY = "vit_tiny_patch16_224"
+_TINY_WIDTH = 192
 OVERRIDES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "vit-tiny": MappingProxyType({"patch_size": 16}),  # 5,535,936 parameters at 256 px: the paper's encoder
@@ -61,6 +62,11 @@ def build_encoder(config: EncoderConfig, tile_px: int, seed: int) -> nn.Module:
     stated = data | {"crop_mode": "center", "interpolation": "bilinear"}
     options = {"pretrained_cfg_overlay": stated, "img_size": tile_px, "num_classes": 0, **overrides}
     return seeded(lambda: timm.create_model(_VIT_TINY, **options), seed)
+
+
+def embedding_width(architecture: Architecture) -> int:
+    """Features of one of our architectures."""
+    return int(OVERRIDES[architecture].get("embed_dim", _TINY_WIDTH))
 
 
 def scale_input(

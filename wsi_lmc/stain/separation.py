@@ -50,6 +50,11 @@ class SeparationConfig:
         Doc("Every how manyth pixel along x and y is looked at; 2 takes a quarter of the time, 0.1 degree off."),
     ] = 2
 
+    gate: Annotated[
+        bool,
+        Doc("Take its slide's vectors for a tile whose own cannot be right: little tissue, one colour, no H or E."),
+    ] = True
+
     def __post_init__(self) -> None:
         if not 0 <= self.alpha < 50 or not 0 <= self.beta < _MOST_DENSITY or self.stride < 1:
             found = f"beta {self.beta}, alpha {self.alpha}, stride {self.stride}"
@@ -116,7 +121,8 @@ def separate_density(density: Float32[Tensor, "b n 3"], config: SeparationConfig
     first_is_h = pair[:, 0, 0] > pair[:, 1, 0]
     vectors = torch.where(first_is_h.view(-1, 1, 1), pair, pair.flip(1))
     share = (tissue & (faintest < _BLACK)).sum(-1) / density.shape[1]
-    return StainEstimate(vectors.float(), _trusted(vectors, values, share))
+    trusted = _trusted(vectors, values, share)
+    return StainEstimate(vectors.float(), trusted if config.gate else torch.ones_like(trusted))
 
 
 def eigen(matrices: Float64[Tensor, "b 3 3"]) -> tuple[Float64[Tensor, "b 3"], Float64[Tensor, "b 3 3"]]:

@@ -26,16 +26,32 @@ JITTERED = ViewConfig(scale_low=1.0, scale_high=1.0, geometry="independent", hed
 
 
 @dataclass(frozen=True)
+class Change:
+    """How an ablation's training differs: factors on steps and batch, and settings as the training has them.
+
+    ``projector`` is its width in multiples of the embedding's; ``held_out_share`` is of slides (or patients).
+    """
+
+    steps: float = 1.0
+    batch: float = 1.0
+    projector: int = 0
+    held_out_share: float = 0.05
+    gate: bool = True
+
+
+@dataclass(frozen=True)
 class Comparator:
     """One row: ``views`` augment tiles in training, ``normalise`` changes tiles, in training and afterwards.
 
-    ``encoder_of`` names the row whose encoder this one uses; then only the targets' tiles are normalised.
+    ``encoder_of`` names the row whose encoder this one uses; then only the targets' tiles are normalised. ``change`` is
+    what training does otherwise than all other rows, for ablations.
     """
 
     teacher: Teacher
     views: ViewConfig = PLAIN
     normalise: NormaliserName = "none"
     encoder_of: str = ""
+    change: Change = Change()
 
     @property
     def trained(self) -> bool:
@@ -76,5 +92,29 @@ COMPARATORS: Mapping[str, Comparator] = MappingProxyType(
         for name in _NORMALISERS
     }
 )
+ABLATIONS: Mapping[str, Comparator] = MappingProxyType(
+    {
+        "lmc-range-1.25": Comparator("views", ViewConfig(scale_low=0.8, scale_high=1.25)),
+        "lmc-range-4": Comparator("views", ViewConfig(scale_low=0.25, scale_high=4.0)),
+        "lmc-log-uniform": Comparator("views", ViewConfig(scale_law="log-uniform")),
+        "lmc-no-turns": Comparator("views", ViewConfig(geometry="none")),
+        "lmc-gamma": Comparator("views", ViewConfig(gamma=0.2)),
+        "lmc-white-point": Comparator("views", ViewConfig(white_point=0.1)),
+        "lmc-blur": Comparator("views", ViewConfig(blur=1.5)),
+        "lmc-projector": Comparator("views", ViewConfig(), change=Change(projector=4)),
+        "lmc-batch-quarter": Comparator("views", ViewConfig(), change=Change(batch=0.25)),
+        "lmc-batch-double": Comparator("views", ViewConfig(), change=Change(batch=2.0)),
+        "lmc-steps-third": Comparator("views", ViewConfig(), change=Change(steps=1 / 3)),
+        "lmc-steps-triple": Comparator("views", ViewConfig(), change=Change(steps=3.0)),
+        "lmc-half-of-patients": Comparator("views", ViewConfig(), change=Change(held_out_share=0.5)),
+        "lmc-fifth-of-patients": Comparator("views", ViewConfig(), change=Change(held_out_share=0.8)),
+        "lmc-ungated": Comparator("views", ViewConfig(), change=Change(gate=False)),
+    }
+)
+"""Rows that differ from ``lmc`` in one thing each."""
+
 WEIGHTED = ("stainnet", "staingan", "stainfuser")
 """Normalisers that need weights which a user supplies."""
+
+ROWS: Mapping[str, Comparator] = MappingProxyType({**COMPARATORS, **ABLATIONS})
+"""All rows by name."""

@@ -9,7 +9,7 @@ from annotated_doc import Doc
 
 from wsi_lmc.encoder import Architecture
 from wsi_lmc.errors import UsageError
-from wsi_lmc.study.comparators import COMPARATORS, WEIGHTED
+from wsi_lmc.study.comparators import ROWS, WEIGHTED
 
 
 @dataclass(frozen=True)
@@ -61,10 +61,10 @@ class StudyConfig:
     virchow: Annotated[str, Doc("Encoder to compare with as it is, such as hf-hub:paige-ai/Virchow.")] = ""
 
     def __post_init__(self) -> None:
-        unknown = [name for name in self.comparators if name not in COMPARATORS]
+        unknown = [name for name in self.comparators if name not in ROWS]
         if unknown or not self.comparators:
             found = f"comparators {', '.join(unknown) or 'none'}"
-            raise UsageError(found, f"some of {', '.join(COMPARATORS)}", "Correct them.")
+            raise UsageError(found, f"some of {', '.join(ROWS)}", "Correct them.")
         for name in ("seeds", "steps"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} = {getattr(self, name)}", "at least 1", "Correct it.")
@@ -82,7 +82,7 @@ class StudyConfig:
 
     def _weights(self, name: str) -> str | None:
         """The weights a row needs, an empty text where none; None where they are missing."""
-        normaliser = COMPARATORS[name].normalise
+        normaliser = ROWS[name].normalise
         if normaliser in WEIGHTED:
             return getattr(self, normaliser) or None
-        return (self.virchow or None) if COMPARATORS[name].teacher == "given" else ""
+        return (self.virchow or None) if ROWS[name].teacher == "given" else ""

@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from jaxtyping import Float32, UInt8
 
-from wsi_lmc.encoder import ENCODER_FOLDER, Encoder, load_encoder, resolve_device
+from wsi_lmc.encoder import ENCODER_FOLDER, Encoder, embedding_width, load_encoder, resolve_device
 from wsi_lmc.evaluation import colour_features, texture_features
 from wsi_lmc.normalisers import NormaliserName, load_normaliser, normaliser_fingerprint
 from wsi_lmc.pooling import pooled
 from wsi_lmc.publish import exclusive, prepare_output, publishing
 from wsi_lmc.run import find_stores, open_stores
-from wsi_lmc.study.comparators import COMPARATORS, WEIGHTED, Comparator
+from wsi_lmc.stain import SeparationConfig
+from wsi_lmc.study.comparators import ROWS, WEIGHTED, Comparator
 from wsi_lmc.study.config import Study, StudyConfig
 from wsi_lmc.study.data import LabelledTiles, normalise_run, typical_tile
 from wsi_lmc.study.supervised import train_supervised
@@ -38,7 +39,7 @@ class Workshop:
 
     def make(self, row: str, seed: int) -> dict[str, Float32[np.ndarray, "_ d"]]:
         """Features of every site's labelled tiles."""
-        comparator = COMPARATORS[row]
+        comparator = ROWS[row]
         runs = {SOURCE: self.study.source, **self.study.targets}
         if comparator.teacher in ("colour", "texture"):
             describe = colour_features if comparator.teacher == "colour" else texture_features
@@ -55,7 +56,7 @@ class Workshop:
         }
 
     def _encoder(self, row: str, seed: int) -> Encoder:
-        comparator, device = COMPARATORS[row], resolve_device(self.config.device)
+        comparator, device = ROWS[row], resolve_device(self.config.device)
         px = self.sites[SOURCE].stores[0].tile_px
         if comparator.teacher == "given":
             return pooled(load_encoder(self.config.virchow, device), "auto")
@@ -67,7 +68,7 @@ class Workshop:
         prepare_output(folder.parent)
         with exclusive(folder.parent, folder.name):  # rows, and studies, may share an encoder
             if not (folder / ENCODER_FOLDER).is_dir():
-                self._train(COMPARATORS[taught], seed, folder)
+                self._train(ROWS[taught], seed, folder)
         return load_encoder(str(folder), device)
 
     def _train(self, comparator: Comparator, seed: int, folder: Path) -> None:
@@ -80,10 +81,11 @@ class Workshop:
             train(self._stores(self.study.unlabelled, role, comparator), folder, config, "resume")
 
     def _training(self, comparator: Comparator, seed: int) -> TrainConfig:
-        config = self.config
+        config, change = self.config, comparator.change
+        steps = max(1, round(config.steps * change.steps))
         return TrainConfig(
-            steps=config.steps,
-            batch=config.batch,
+            steps=steps,
+            batch=max(2, round(config.batch * change.batch)),
             seed=seed,
             device=config.device,
             precision=config.precision,
@@ -91,8 +93,11 @@ class Workshop:
             architecture=config.architecture,
             views=comparator.views,
             lr=config.lr,
-            evaluate_every=max(1, config.steps // 4),
-            checkpoint_every=max(1, config.steps // 4),
+            projector=change.projector * embedding_width(config.architecture),
+            separation=SeparationConfig(gate=change.gate),
+            held_out_share=change.held_out_share,
+            evaluate_every=max(1, steps // 4),
+            checkpoint_every=max(1, steps // 4),
         )
 
     def _stores(self, run_folder: Path, role: str, comparator: Comparator) -> list[TileStore]:

@@ -15,7 +15,7 @@ from jaxtyping import Float32
 from wsi_lmc.errors import UsageError
 from wsi_lmc.provenance import fingerprint, to_json
 from wsi_lmc.publish import exclusive, prepare_output, publish_text, publishing
-from wsi_lmc.study.comparators import COMPARATORS
+from wsi_lmc.study.comparators import ROWS
 from wsi_lmc.study.config import Study, StudyConfig
 from wsi_lmc.study.data import labelled_tiles
 from wsi_lmc.study.features import SOURCE, Workshop
@@ -69,7 +69,7 @@ def make_features(workshop: Workshop, say: Callable[[str], None]) -> bool:
 
 def seeds_of(row: str, config: StudyConfig) -> int:
     """How many seeds a row has: one where nothing in it is random."""
-    return config.seeds if COMPARATORS[row].random else 1
+    return config.seeds if ROWS[row].random else 1
 
 
 def features_path(out: Path, row: str, seed: int) -> Path:
