@@ -63,7 +63,7 @@ class Data:
     rows: Annotated[tuple[str, ...], Doc("Which of them; untrained needs none.")] = (
         "untrained", "geometry", "geometry-hed", "lmc-paper", "lmc",
     )  # fmt: skip
-    seeds: Annotated[int, Doc("How many seeds of each.")] = 5
+    seeds: Annotated[int, Doc("How many seeds of each.")] = 1
     architecture: Annotated[str, Doc("Of the untrained network.")] = "vit-demo"
 
 

@@ -217,7 +217,7 @@ def test_what_does_not_fit_is_refused(runs: tuple[str, str], tmp_path: Path) -> 
         classify(Selection((f"a={runs[0]}", f"b={runs[1]}")), task, out, SILENT)
     other = tmp_path / "other"
     _write_run(other, "west", sha256="b" * 64)
-    with pytest.raises(UsageError, match="several encoders"):
+    with pytest.raises(UsageError, match="sha256 of the encoder is"):
         classify(Selection((*runs, str(other))), task, out, SILENT)
     with pytest.raises(UsageError, match="two or more"):
         classify(Selection(runs, classes=("normal",)), task, out, SILENT)

@@ -55,10 +55,6 @@ def find_slides(selection: Selection) -> list[Found]:
             f"features of {len(sets)} names: {', '.join(sets)}", "one encoder's features", "Classify each in turn."
         )
     found = list(next(iter(sets.values())).values())
-    digests = sorted({str(slide.store.attributes["encoder"]["sha256"]) for slide in found})
-    if len(digests) != 1:
-        shown = ", ".join(digest[:16] for digest in digests)
-        raise UsageError(f"features of several encoders ({shown})", "one encoder's features", "Embed with one of them.")
     if selection.label == "label":
         return found
     labels = _column(selection.manifest, selection.label)

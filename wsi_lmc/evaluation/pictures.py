@@ -21,7 +21,7 @@ def plot_measures(evaluation: Evaluation, path: Path) -> None:
     """A panel a metric over all sites: each encoder's value and interval, its floor, and chance."""
     shown = [name for name in METRICS if name != "w2" and any(one.find(name) for one in evaluation.encoders)]
     columns = min(3, max(1, len(shown)))
-    rows = -(-len(shown) // columns)
+    rows = max(1, -(-len(shown) // columns))
     names = [encoder.name for encoder in evaluation.encoders]
     figure = Figure(figsize=(4.3 * columns + 1, (1.15 + 0.3 * len(names)) * rows + 0.6), layout="constrained")
     panels = np.atleast_1d(figure.subplots(rows, columns, squeeze=False)).ravel()
@@ -31,6 +31,8 @@ def plot_measures(evaluation: Evaluation, path: Path) -> None:
         _panel(axes, name, [encoder.find(name) for encoder in evaluation.encoders])
         axes.set_yticks(range(len(names)), names if number % columns == 0 else [""] * len(names), fontsize=8)
         axes.set_ylim(len(names) - 0.5, -0.5)
+    if not shown:
+        panels[0].annotate("nothing could be measured: too few tiles", (0.5, 0.5), ha="center")
     sites = ", ".join(evaluation.sites)
     figure.suptitle(
         f"{evaluation.by.capitalize()}s: {sites if len(sites) < 90 else len(evaluation.sites)}\n"

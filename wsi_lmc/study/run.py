@@ -84,7 +84,7 @@ def read_features(path: Path) -> dict[str, Float32[np.ndarray, "_ d"]]:
         UsageError: the file is damaged.
     """
     try:
-        with np.load(path) as archive:
+        with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except (OSError, ValueError, BadZipFile) as error:
         raise UsageError(f"{path.name} cannot be read ({error})", "features", "Remove it, and run again.") from error

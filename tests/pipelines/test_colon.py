@@ -1,0 +1,80 @@
+"""The colon experiment and the hospitals' one on a few real images each."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pipelines import centres, colon
+from pipelines.common import main
+from wsi_lmc.runfolder import list_slides
+
+PER_SITE = {"glas_uk": 20, "lc25000_us": 40, "kather2016_de": 100}
+
+
+@pytest.fixture(scope="module")
+def data(test_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Some images of each site, with their rows of the table."""
+    folder = tmp_path_factory.mktemp("data")
+    with (test_data / "manifest.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    wanted = [row for row in rows if row["file"].startswith(("camelyon17_centers/tiles256", "stain_schemes/S0"))][:20]
+    for site, most in PER_SITE.items():
+        own = [row for row in rows if row["domain"] == site and row["label"]]
+        wanted += own[:: max(1, len(own) // most)][:most]
+    for row in wanted:
+        (folder / row["file"]).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(test_data / row["file"], folder / row["file"])
+    with (folder / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(wanted)
+    return folder
+
+
+def _call(pipeline: str, configs: Path, data: Path, out: Path, *more: str) -> int:
+    found = {"colon": colon.PIPELINE, "centres": centres.PIPELINE}[pipeline]
+    config = configs / pipeline / "smoke.yaml"
+    return main(found, ["--config", str(config), "--data", str(data), "-o", str(out), "--workers", "0", *more])
+
+
+@pytest.mark.real
+def test_every_pair_of_three_hospitals(data: Path, configs: Path, tmp_path: Path) -> None:
+    assert _call("colon", configs, data, tmp_path, "--check") == 0
+    assert _call("colon", configs, data, tmp_path) == 0
+    document = json.loads((tmp_path / "study" / "results.json").read_text(encoding="utf-8"))
+    rows = {row["row"]: row for row in document["rows"]}
+    assert set(rows) == {"colour", "lmc"}
+    assert len(rows["lmc"]["at"]) == 6
+    sites = document["stated"]["sources"]["glas_uk"]["sites"]
+    assert sites["kather2016_de"]["by class"] == {"benign": 10, "malignant": 18}
+    groups = {entry.patient for entry in list_slides(tmp_path / "sites" / "glas_uk")}
+    assert all(group.startswith("patient_") for group in groups)
+
+
+@pytest.mark.real
+def test_an_image_that_is_not_what_the_table_says_is_named(
+    data: Path, configs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(data, tmp_path / "data")
+    image = next((tmp_path / "data" / "colon_crosssite" / "lc25000_us_224").rglob("*.jpeg"))
+    image.write_bytes(image.read_bytes() + b"0")
+    assert _call("colon", configs, tmp_path / "data", tmp_path / "out", "--check") == 1
+    assert image.name in capsys.readouterr().out
+    assert _call("colon", configs, tmp_path / "data", tmp_path / "out", "--check", "--no-checksums") == 0
+
+
+@pytest.mark.real
+def test_hospitals_and_protocols(data: Path, configs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _call("centres", configs, data, tmp_path) == 0
+    said = capsys.readouterr().out
+    assert "| hospitals |" in said
+    assert "pair_top1" in said
+    for name in ("hospitals", "protocols"):
+        document = json.loads((tmp_path / name / "evaluation.json").read_text(encoding="utf-8"))
+        assert [encoder["name"] for encoder in document["encoders"]] == ["colour", "texture", "untrained"]
+    assert len(document["sites"]) == len(list((data / "stain_schemes").glob("*.jpg")))
+    tables = (tmp_path / "protocols.csv").read_text(encoding="utf-8").splitlines()
+    assert any(line.startswith("untrained,pair_top1,") for line in tables)
