@@ -18,6 +18,8 @@ ORACLES += playwright==1.65.2 greenlet==3.5.6 pyee==16.0.1
 ALONE := $(addprefix tests/,faults/test_chaos.py faults/test_workers.py faults/test_resume.py \
   faults/test_two_processes.py faults/test_locks.py faults/test_corpus.py faults/test_text_mutants.py \
   test_cluster.py test_distributed.py test_jobqueue.py test_memory.py test_microbatch.py test_status.py)
+# The extra "report", in a place of its own: where it is found every picture of an evaluation would compile for a minute.
+UMAP := umap-learn==0.5.12 pynndescent==0.7.0 numba==0.68.1 llvmlite==0.50.0
 AUDIT := $(VENV)/audit
 PYTHON ?= $(shell for p in python3.13 python3.12 python3; do $$p -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null && echo $$p && break; done)
 
@@ -45,7 +47,7 @@ check: install
 audit:
 	@test -x $(AUDIT)/bin/pip-audit || { $(PYTHON) -m venv $(AUDIT) && \
 	  $(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1; }
-	@printf '%s\n' $(ORACLES) | cat constraints.txt - | sort -u > $(AUDIT)/requirements.txt
+	@printf '%s\n' $(ORACLES) $(UMAP) | cat constraints.txt - | sort -u > $(AUDIT)/requirements.txt
 	@$(AUDIT)/bin/pip-audit --strict --no-deps --disable-pip --progress-spinner off -r $(AUDIT)/requirements.txt || { \
 	  echo "make audit has not passed: see above which versions have known holes (take newer ones in constraints.txt),"; \
 	  echo "or why advisories could not be asked for (try again where https://pypi.org can be reached)."; exit 1; }
@@ -67,6 +69,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(VENV)/oracles $(ORACLES)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(VENV)/umap $(UMAP)
 	@touch $@
 
 clean:
