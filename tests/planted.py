@@ -9,11 +9,16 @@ from wsi_lmc.evaluation import FeatureSet, SlideFeatures
 
 @dataclass(frozen=True)
 class Planted:
-    """Sizes of the effects, and how much there is of what."""
+    """Sizes of the effects, and how much there is of what.
+
+    ``turn`` (radians) is how far the class's direction is turned, from axis 1 towards axis 2, from one site to the
+    next: what a classifier learnt at one site holds less and less at another.
+    """
 
     site: float = 0.0
     kind: float = 0.0
     private: float = 0.0
+    turn: float = 0.0
     sites: tuple[str, ...] = ("north", "south")
     groups: int = 6
     tiles: int = 30
@@ -32,7 +37,8 @@ def planted_set(name: str, what: Planted) -> FeatureSet:
             labels = rng.integers(0, len(what.classes), count)
             features = rng.normal(0, 1, (count, what.dimension)) + what.private * rng.normal(0, 1, what.dimension)
             features[:, 0] += what.site * number
-            features[:, 1] += what.kind * labels
+            features[:, 1] += what.kind * labels * np.cos(what.turn * number)
+            features[:, 2] += what.kind * labels * np.sin(what.turn * number)
             origins = np.stack([np.arange(count) * 256, np.arange(count) % 7 * 512], 1).astype(np.int32)
             values = features.astype(np.float32)
             slides.append(SlideFeatures(f"{site}-{group}", f"secret {site} {group}", site, values, labels, origins))

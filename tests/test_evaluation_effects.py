@@ -65,13 +65,36 @@ def test_every_metric_is_measured(growing: dict[float, EncoderResult]) -> None:
                 assert measure.value <= measure.high + 1e-9
 
 
-def test_classes_that_lie_apart_are_seen(growing: dict[float, EncoderResult]) -> None:
-    mixed = evaluate([planted_set("set", Planted(groups=8))], CONFIG).encoders[0]
-    for name in ("clisi", "silhouette_label", "source_auroc", "transfer_auroc", "transfer_average_precision"):
-        between = ("north",) if name == "source_auroc" else ()
-        apart, together = growing[0.0].find(name, between), mixed.find(name, between)
-        assert apart is not None and together is not None  # noqa: PT018  for the type checker
-        assert apart.value > together.value + 0.05
+def _over(name: str, sizes: tuple[float, ...], effect: str, **other: float) -> list[float]:
+    """A metric's values for sizes of one planted effect."""
+    planted = [replace(Planted(groups=8, private=0.2), **{effect: size}, **other) for size in sizes]
+    found = [evaluate([planted_set("set", what)], CONFIG).encoders[0] for what in planted]
+    between = ("north",) if name == "source_auroc" else ()
+    measures = [result.find(name, between) for result in found]
+    return [measure.value for measure in measures if measure is not None]
+
+
+@pytest.mark.parametrize("name", ["clisi", "silhouette_label", "source_auroc"])
+def test_a_growing_effect_of_the_class_is_a_better_measure(name: str) -> None:
+    values = _over(name, (0.0, 1.0, 2.0, 4.0), "kind")
+    assert len(values) == 4
+    assert values == sorted(values)
+    assert values[-1] > values[0] + 0.05
+
+
+@pytest.mark.parametrize("name", ["transfer_auroc", "transfer_average_precision"])
+def test_a_site_that_turns_the_classes_direction_is_a_worse_transfer(name: str) -> None:
+    values = _over(name, (0.0, 0.5, 1.0, 1.5), "turn", kind=2.0)
+    assert len(values) == 4
+    assert values == sorted(values, reverse=True)
+    assert values[0] > values[-1] + 0.2
+
+
+def test_no_metric_is_without_a_planted_effect() -> None:
+    of_the_class = {"clisi", "silhouette_label", "source_auroc"}
+    assert {*BATCH, *MIXED, *TRANSFER, *PAIRS, "transfer_auroc", "transfer_average_precision"} | of_the_class == set(
+        METRICS
+    )
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
