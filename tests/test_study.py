@@ -15,6 +15,8 @@ from tests.tissue import mix
 from wsi_lmc.cohort import SlideEntry
 from wsi_lmc.encoder import EncoderConfig, build_encoder, embedding_width
 from wsi_lmc.errors import UsageError
+from wsi_lmc.heads import Examples, fit
+from wsi_lmc.heads.tiles import TileKind
 from wsi_lmc.labels import write_labels
 from wsi_lmc.normalisers.colour import Macenko
 from wsi_lmc.patches import write_patches
@@ -196,7 +198,8 @@ def test_a_study_makes_every_row_and_says_what_it_left_out(done: tuple[Path, lis
         assert row["mean"]["AUROC"]["value"] == pytest.approx(mean)
     assert "/" not in json.dumps(document["stated"]), "no paths"
     assert len((out / "table.md").read_text(encoding="utf-8").splitlines()) == 2 + len(rows)
-    assert (out / "roc.png").stat().st_size > 10_000
+    for name in ("roc.png", "embedding.png", "scores.png"):
+        assert (out / name).stat().st_size > 10_000
 
 
 def test_a_row_that_normalises_targets_has_the_plain_rows_encoder_and_source(
@@ -278,6 +281,20 @@ def marking_threshold(marking: Marking, signal: float) -> float:
     from wsi_lmc.evaluation.transfer import learn
 
     return learn(marking._sample(_features(marking, signal), (SOURCE,)), 0).threshold
+
+
+@pytest.mark.parametrize("head", ["knn", "mlp"])
+def test_another_head_is_really_another_one(runs: Mapping[str, Path], head: TileKind) -> None:
+    marking = _marking(runs)
+    features = _features(marking, 1.5)
+    plain, other = (each.mark(features, 0) for each in (marking, replace(marking, head=head)))
+    assert np.abs(plain.chances["b"] - other.chances["b"]).max() > 0.01
+    tiles = marking.sites[SOURCE]
+    groups = np.unique(tiles.groups, return_inverse=True)[1]
+    expected = fit(head, Examples(features[SOURCE], tiles.labels, groups, 2), 0).probabilities(features["b"])
+    np.testing.assert_array_equal(other.chances["b"], expected)
+    assert other.within is not None
+    assert other.within > 0.8
 
 
 def test_a_better_row_has_a_gain_whose_interval_is_paired(runs: Mapping[str, Path]) -> None:

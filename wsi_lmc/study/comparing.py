@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from wsi_lmc.errors import UsageError
+from wsi_lmc.evaluation import FeatureSet, SlideFeatures
+from wsi_lmc.evaluation.embedding import planes_of, plot_embeddings
 from wsi_lmc.publish import publishing
 from wsi_lmc.study.config import Study, StudyConfig
 from wsi_lmc.study.features import SOURCE, Workshop
@@ -17,6 +19,8 @@ from wsi_lmc.study.tables import write_results
 
 REFERENCE = "lmc"
 """The row that the others are held against."""
+
+_IN_THE_PLANE = ("colour", "untrained", "geometry-macenko-target", "lmc")
 
 Say = Callable[[str], None]
 
@@ -34,8 +38,8 @@ class StudyResult:
 def run_study(study: Study, config: StudyConfig, out: Path, say: Say) -> StudyResult:
     """Make and compare every row of a study in the folder ``out``; what is there already is not made again.
 
-    Writes ``results.json``, ``scores.csv``, ``table.md``, ``scores.png`` and, of two classes, ``roc.png``. Several
-    processes may run the same study; the scores are made by the last one.
+    Writes ``results.json``, ``scores.csv``, ``table.md``, ``scores.png``, ``embedding.png`` and, of two classes,
+    ``roc.png``. Several processes may run the same study; the scores are made by the last one.
 
     Raises:
         UsageError: data or settings that do not fit, or rows that another process is still making.
@@ -47,7 +51,7 @@ def run_study(study: Study, config: StudyConfig, out: Path, say: Say) -> StudyRe
             "rows that another process is making", "all rows", "Run the same command again once that one has ended."
         )
     say("scoring")
-    marking = Marking(workshop.sites, study.classes)
+    marking = Marking(workshop.sites, study.classes, head=config.head)
     predicted = {
         row: [marking.mark(read_features(features_path(out, row, seed)), seed) for seed in range(seeds_of(row, config))]
         for row in config.rows
@@ -62,13 +66,17 @@ def run_study(study: Study, config: StudyConfig, out: Path, say: Say) -> StudyRe
         files.append(out / "roc.png")
         with publishing(out, files[-1]) as draft:
             plot_curves(_curves(marking, predicted), draft)
+    shown = [row for row in _IN_THE_PLANE if row in predicted] or list(predicted)[:1]
+    files.append(out / "embedding.png")
+    with publishing(out, files[-1]) as draft:
+        plot_embeddings(planes_of([_in_the_plane(workshop, row) for row in shown]), draft)
     return StudyResult(rows, predicted, stated, tuple(files))
 
 
 def compare_all(results: Mapping[str, StudyResult], out: Path) -> list[RowScore]:
     """Scores over studies of several sources with the same rows: every source-target pair beside the mean of them all.
 
-    Writes the same files as one study does, without ROC curves.
+    Writes the same files as one study does, without ROC curves and features in the plane.
     """
     rows: dict[str, list[Predicted]] = {}
     for row in next(iter(results.values())).predicted:
@@ -94,6 +102,13 @@ def _joined(by_source: Mapping[str, Predicted]) -> Predicted:
         float(np.mean(site)) if site else None,
         float(np.mean([each.rank for each in by_source.values()])),
     )
+
+
+def _in_the_plane(workshop: Workshop, row: str) -> FeatureSet:
+    """The first seed's features of a row's tiles, a site standing for one slide."""
+    features = read_features(features_path(workshop.out, row, 0))
+    slides = [SlideFeatures(site, site, site, features[site], tiles.labels) for site, tiles in workshop.sites.items()]
+    return FeatureSet(row, tuple(slides), workshop.study.classes, sum(map(len, workshop.sites.values())))
 
 
 def _curves(

@@ -38,7 +38,7 @@ def plot_curves(
     curves: Mapping[str, Mapping[str, tuple[Bool[np.ndarray, "_"], Float64[np.ndarray, "_"]]]], path: Path
 ) -> None:
     """ROC curves, a panel a target and a line a row, from (positive, score) of tiles; seeds averaged beforehand."""
-    figure = Figure(figsize=(4.6 * len(curves), 4.8), layout="constrained")
+    figure = Figure(figsize=(4.6 * len(curves), 5.2), layout="constrained")
     panels = np.atleast_1d(figure.subplots(1, len(curves), sharey=True))
     for axes, (target, rows) in zip(panels, curves.items(), strict=True):
         for number, (row, (positive, scores)) in enumerate(rows.items()):
@@ -52,7 +52,7 @@ def plot_curves(
         axes.plot([0, 1], [0, 1], color=_GREY, linestyle="--", linewidth=1)
         axes.set_title(target, fontsize=10)
         axes.set_xlabel("false positive rate")
-        axes.set_aspect("equal")
+        axes.set_box_aspect(1)
         axes.legend(fontsize=7, loc="lower right")
     panels[0].set_ylabel("true positive rate")
     save(figure, path)

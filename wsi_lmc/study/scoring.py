@@ -15,7 +15,9 @@ from jaxtyping import Float32, Float64, Int64
 from wsi_lmc.evaluation.resampling import interval, units_of
 from wsi_lmc.evaluation.samples import Sample, equal_sites
 from wsi_lmc.evaluation.siteprobe import site_probe
-from wsi_lmc.evaluation.transfer import learn, scores_of
+from wsi_lmc.evaluation.transfer import best_threshold, learn, scores_of
+from wsi_lmc.heads.examples import Examples
+from wsi_lmc.heads.tiles import TileKind, cross_fit
 from wsi_lmc.study.data import LabelledTiles
 from wsi_lmc.study.features import SOURCE
 
@@ -53,12 +55,22 @@ class Predicted:
 
 
 @dataclass(frozen=True)
+class _Known:
+    """What a classifier says of the targets, the threshold chosen on the source, and its own AUROC there."""
+
+    chances: Mapping[str, Float64[np.ndarray, "_ c"]]
+    threshold: float
+    within: float | None
+
+
+@dataclass(frozen=True)
 class Marking:
     """The tiles that are tested, and which patients each resample draws: the same for every row."""
 
     sites: Mapping[str, LabelledTiles]
     classes: tuple[str, ...]
     seed: int = 0
+    head: TileKind = "logistic"
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -67,15 +79,32 @@ class Marking:
 
     def mark(self, features: Features, seed: int) -> Predicted:
         """Learn the source's labels from features, and score what is predicted of the targets'."""
+        known = self._known_by_probe(features, seed) if self.head == "logistic" else self._known_by_head(features, seed)
+        scores = {name: self._scores(name, known.chances[name], known.threshold) for name in self.targets}
+        return Predicted(known.chances, scores, known.within, self._site_told(features), effective_rank(features))
+
+    def _known_by_probe(self, features: Features, seed: int) -> _Known:
         learnt = learn(self._sample(features, (SOURCE,)), seed)
-        chances = {name: self._all_classes(learnt.probe.predict_proba(features[name].astype(np.float64)), learnt.kinds)
-                   for name in self.targets}  # fmt: skip
-        scores = {name: self._scores(name, chances[name], learnt.threshold) for name in self.targets}
+        chances = {
+            name: self._all_classes(learnt.probe.predict_proba(features[name].astype(np.float64)), learnt.kinds)
+            for name in self.targets
+        }
         own = None
         if learnt.held_out is not None:
             truth = np.searchsorted(learnt.kinds, self.sites[SOURCE].labels).astype(np.int64)
             own = float(scores_of(truth, learnt.held_out, learnt.threshold, np.ones((1, len(truth))))[0, 0])
-        return Predicted(chances, scores, own, self._site_told(features), effective_rank(features))
+        return _Known(chances, learnt.threshold, own)
+
+    def _known_by_head(self, features: Features, seed: int) -> _Known:
+        """By another head than logistic regression; its folds need three patients of each class."""
+        tiles, learnt = self.sites[SOURCE], features[SOURCE].astype(np.float32)
+        found = cross_fit(self.head, Examples(learnt, tiles.labels, _numbers(tiles.groups), len(self.classes)), seed)
+        held_out = np.zeros((len(tiles), len(self.classes)))
+        for number, head in enumerate(found.held_out):
+            held_out[found.folds == number] = head.probabilities(learnt[found.folds == number])
+        threshold = best_threshold(tiles.labels, held_out[:, 1]) if len(self.classes) == 2 else 0.5
+        own = float(scores_of(tiles.labels, held_out, threshold, np.ones((1, len(tiles))))[0, 0])
+        return _Known({name: found.head.probabilities(features[name]) for name in self.targets}, threshold, own)
 
     def _scores(self, name: str, chances: Float64[np.ndarray, "n c"], threshold: float) -> Drawn:
         truth = self.sites[name].labels
