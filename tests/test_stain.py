@@ -199,6 +199,7 @@ def _drawn(config: ViewConfig, count: int = 4000) -> Drawn:
 def test_factors_follow_their_law() -> None:
     for law, middle in (("uniform", 1.25), ("log-uniform", 1.0)):
         factors = _drawn(_options(scale_law=law)).factors
+        assert factors is not None
         assert 0.5 <= float(factors.min()) < 0.51
         assert 1.98 < float(factors.max()) <= 2.0
         assert float(factors.median()) == pytest.approx(middle, abs=0.03)
@@ -208,7 +209,25 @@ def test_what_is_off_is_not_drawn_and_draws_nothing_else_anew() -> None:
     plain, all_on = _drawn(ViewConfig()), _drawn(_options(gamma=0.2, white_point=0.1, blur=1.0, jpeg=30, hed=0.1))
     assert [values is None for values in plain] == [False, False, True, True, True, True, True]
     assert all(values is not None for values in all_on)
+    assert plain.factors is not None
+    assert all_on.factors is not None
     assert torch.equal(plain.factors, all_on.factors)
+    unchanged = _drawn(_options(scale_low=1.0, scale_high=1.0))
+    assert unchanged.factors is None
+    assert plain.turns is not None
+    assert unchanged.turns is not None
+    assert torch.equal(plain.turns, unchanged.turns)
+    assert _drawn(_options(mode="paper", scale_low=1.0, scale_high=1.0)).factors is not None, "it drops the residual"
+
+
+def test_views_without_a_change_of_colour_are_the_turned_tile() -> None:
+    tiles = torch.randint(1, 256, (3, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    stains = torch.tensor(RUIFROK).expand(3, 2, 3)
+    drawn = _drawn(_options(scale_low=1.0, scale_high=1.0), 3)
+    views = render_views(turned_planes(tiles, drawn), stains, drawn, "robust")
+    assert torch.equal((views.a * 255).round().to(torch.uint8), turned_planes(tiles, drawn)[0])
+    assert torch.equal(views.a, views.b)
+    assert float(views.clipped_share) == 0.0
     assert _drawn(_options(mode="paper")).turns is None
     same, apart = (_drawn(_options(geometry=name)).turns for name in ("same", "independent"))
     assert same is not None

@@ -213,7 +213,7 @@ def test_cpu_and_gpu_agree(tissue: list[np.ndarray], mode: ViewMode) -> None:
     assert torch.equal(there.trusted.cpu(), here.trusted)
     config = replace(ViewConfig(mode), gamma=0.2, white_point=0.1, blur=1.0)
     drawn = draw_views(len(tiles), config, torch.Generator().manual_seed(0))
-    moved = Drawn(drawn.factors.cuda(), *(None if values is None else values.cuda() for values in drawn[1:]))
+    moved = Drawn(*(None if values is None else values.cuda() for values in drawn))
     stains = torch.tensor(RUIFROK).expand(len(tiles), 2, 3)
     one = render_views(turned_planes(tiles, drawn), stains, drawn, mode)
     other = render_views(turned_planes(tiles.cuda(), moved), stains.cuda(), moved, mode)

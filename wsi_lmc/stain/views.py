@@ -19,7 +19,7 @@ from jaxtyping import Float32, Int64, UInt8
 from torch import Tensor
 
 from wsi_lmc.errors import UsageError
-from wsi_lmc.stain.density import DARKEST
+from wsi_lmc.stain.density import DARKEST, WHITE
 from wsi_lmc.stain.scanner import blur, jpeg
 from wsi_lmc.stain.separation import HED, pseudo_inverse
 
@@ -80,14 +80,14 @@ class ViewConfig:
 
 
 class Drawn(NamedTuple):
-    """What was drawn for both views (first axis) of each tile (second axis); None where an option is off.
+    """What was drawn for both views (first axis) of each tile (second axis); None where it changes nothing.
 
     ``factors`` on H and E; ``turns`` 0 to 7, one row where both views share them; ``gamma`` a factor on density,
     ``white`` added to it per channel; ``sigma`` of a blur in target pixels; ``quality`` of JPEG; ``hed`` factors on and
     shifts of the three amounts of HED jitter.
     """
 
-    factors: Float32[Tensor, "2 b 2"]
+    factors: Float32[Tensor, "2 b 2"] | None
     turns: Int64[Tensor, "k b"] | None
     gamma: Float32[Tensor, "2 b"] | None
     white: Float32[Tensor, "2 b 3"] | None
@@ -97,7 +97,7 @@ class Drawn(NamedTuple):
 
     def of(self, tiles: slice) -> "Drawn":
         """What was drawn for some of the tiles."""
-        return Drawn(self.factors[:, tiles], *(None if values is None else values[:, tiles] for values in self[1:]))
+        return Drawn(*(None if values is None else values[:, tiles] for values in self))
 
 
 class Views(NamedTuple):
@@ -136,8 +136,9 @@ def draw_views(count: int, config: ViewConfig, generator: torch.Generator) -> Dr
         ends = torch.tensor([config.scale_low, config.scale_high]).log().tolist()
         factors = uniform(ends[0], ends[1], 2).exp()
     turns = torch.randint(8, (2, count), generator=generator, device=generator.device)
+    kept = config.mode == "robust" and config.scale_low == config.scale_high == 1.0
     return Drawn(
-        factors=factors,
+        factors=None if kept else factors,
         turns=None if config.turns == "none" else turns[:1] if config.turns == "same" else turns,
         gamma=uniform(-config.gamma, config.gamma).exp() if config.gamma else None,
         white=uniform(-config.white_point, config.white_point, 3) if config.white_point else None,
@@ -167,28 +168,50 @@ def render_views(
 
 
 class _View(NamedTuple):
-    factors: Float32[Tensor, "b 2"]
+    factors: Float32[Tensor, "b 2"] | None
     gamma: Float32[Tensor, " b"] | None
     white: Float32[Tensor, "b 3"] | None
     sigma: Float32[Tensor, " b"] | None
     quality: Float32[Tensor, " b"] | None
     hed: Float32[Tensor, "b 2 3"] | None
 
+    @property
+    def coloured(self) -> bool:
+        """Whether colours change."""
+        return any(values is not None for values in (self.factors, self.gamma, self.white, self.hed))
+
 
 def _view(drawn: Drawn, number: int) -> _View:
-    optional = (None if values is None else values[number] for values in drawn[2:])
-    return _View(drawn.factors[number], *optional)
+    factors, _, *others = drawn  # planes have been turned already
+    return _View(*(None if values is None else values[number] for values in (factors, *others)))
 
 
 def _render(
     planes: UInt8[Tensor, "b 3 h w"], stains: Float32[Tensor, "b 2 3"], view: _View, mode: ViewMode
 ) -> tuple[Float32[Tensor, "b 3 h w"], Float32[Tensor, ""]]:
-    """One view in [0, 1], and the share of values that had to be clipped.
+    """One view in [0, 1], and the share of values that had to be clipped."""
+    if view.coloured:
+        image, outside = _recoloured(planes, stains, view, mode)
+    else:
+        image = planes.to(torch.float32).clamp(min=1.0) / WHITE
+        outside = image.new_zeros(())
+    if view.sigma is not None:
+        image = blur(image, view.sigma).clamp(max=1.0)  # its weights sum to 1 but for rounding
+    if view.quality is not None:
+        image = jpeg(image, view.quality)
+    return image, outside
+
+
+def _recoloured(
+    planes: UInt8[Tensor, "b 3 h w"], stains: Float32[Tensor, "b 2 3"], view: _View, mode: ViewMode
+) -> tuple[Float32[Tensor, "b 3 h w"], Float32[Tensor, ""]]:
+    """What is done to optical density, and the share of values that had to be clipped.
 
     Written channel by channel, without a matrix product, so that a compiler makes one pass over the pixels of it.
     """
     density = [DARKEST - plane.to(torch.float32).clamp(min=1.0).log() for plane in planes.unbind(1)]
-    density = scale_stains(density, stains, view.factors, mode)
+    if view.factors is not None:
+        density = scale_stains(density, stains, view.factors, mode)
     if view.hed is not None:
         density = jitter_hed(density, view.hed)
     if view.gamma is not None:
@@ -199,10 +222,6 @@ def _render(
         density = [plane + shift.view(-1, 1, 1) for plane, shift in zip(density, shifts, strict=True)]
     outside = [((plane < 0) | (plane > DARKEST)).to(torch.float32).mean() for plane in density]
     image = torch.stack([plane.clamp(0.0, DARKEST).neg().exp() for plane in density], 1)
-    if view.sigma is not None:
-        image = blur(image, view.sigma).clamp(max=1.0)  # its weights sum to 1 but for rounding
-    if view.quality is not None:
-        image = jpeg(image, view.quality)
     return image, torch.stack(outside).mean()
 
 
