@@ -1,5 +1,6 @@
-"""A shortage of memory is told from other failures."""
+"""A shortage of memory is told from other failures; freed memory is returned, or kept, as asked."""
 
+import os
 import subprocess
 import sys
 
@@ -42,3 +43,31 @@ def test_freed_memory_is_given_back() -> None:
     before, freed, after = (int(value) / 1e6 for value in found.stdout.split())
     assert after < before - 250
     assert freed > after + 100, "the C library keeps what is freed, else this would prove nothing"
+
+
+_TAKES_AND_FREES = """
+import resource, sys
+import torch
+from wsi_lmc.memory import keep_freed
+if sys.argv[1] == "keep":
+    keep_freed()
+def take():
+    return [torch.ones(10_000_000) for _ in range(3)]
+take()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    take()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems' allocators look after themselves")
+def test_freed_memory_is_used_again() -> None:
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    faults = {}
+    for name in ("return", "keep"):
+        command = [sys.executable, "-c", _TAKES_AND_FREES, name]
+        found = subprocess.run(command, capture_output=True, text=True, check=True, env=plain)
+        faults[name] = int(found.stdout)
+    assert faults["return"] > 20_000, "the C library returns what is freed, else this would prove nothing"
+    assert faults["keep"] < faults["return"] / 3

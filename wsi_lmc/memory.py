@@ -1,10 +1,13 @@
-"""Memory: a shortage told from other failures, as every allocator reports it in its own way; and giving it back."""
+"""Memory: a shortage told from other failures, as every allocator reports it; keeping and returning what is freed."""
 
 import ctypes
 import sys
+from collections.abc import Callable
 
 import torch
 
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # of glibc's malloc.h
+_TOP_PAD = 64 << 20  # bytes asked of the system at once, at least
 _SAID_ON_THE_CPU = ("DefaultCPUAllocator", "could not create a primitive")  # torch's own, and oneDNN's
 
 
@@ -17,7 +20,23 @@ def out_of_memory(error: Exception) -> bool:
 
 def give_back() -> None:
     """Return freed memory to the system, where the C library keeps it: glibc does, more with every slide."""
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if trim is not None:
-            trim(0)
+    trim = _of_glibc("malloc_trim")
+    if trim is not None:
+        trim(0)
+
+
+def keep_freed() -> None:
+    """Let this process use its freed memory again, where glibc would return every large block to the system.
+
+    A training step on the CPU takes and frees the same hundreds of MB. Fetched from the system each time, every page of
+    them faults: more than half of the time that views take, a quarter of a step's (benchmarks/bench_training.py).
+    """
+    set_option = _of_glibc("mallopt")
+    if set_option is not None:
+        for option, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, -1), (_M_TOP_PAD, _TOP_PAD)):
+            set_option(option, value)
+
+
+def _of_glibc(name: str) -> Callable[..., int] | None:
+    """A function of the C library, or None where it has no such function."""
+    return getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None

@@ -20,6 +20,7 @@ from wsi_lmc.encoder import (
     seeded,
 )
 from wsi_lmc.errors import TrainingError
+from wsi_lmc.memory import keep_freed
 from wsi_lmc.publish import publishing
 from wsi_lmc.stain import draw_views, turned_planes
 from wsi_lmc.stainstore import fill_untrusted, load_or_estimate
@@ -65,6 +66,8 @@ def train_supervised(tiles: LabelledTiles, classes: int, out: Path, config: Trai
         TrainingError: a loss is not finite.
     """
     device = resolve_device(config.device)
+    if device.type == "cpu":
+        keep_freed()
     px = tiles.stores[0].tile_px
     encoder = build_encoder(EncoderConfig(config.architecture), px, config.seed).to(device).train()
     width = int(getattr(encoder, "num_features"))  # noqa: B009  timm's networks have it, nn.Module does not

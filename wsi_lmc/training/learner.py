@@ -19,7 +19,7 @@ from wsi_lmc.compiling import Checked, CheckedNetwork
 from wsi_lmc.encoder import EncoderConfig, build_encoder, scale_input
 from wsi_lmc.errors import TrainingError, UsageError
 from wsi_lmc.loss import LossTerms, cross_correlation_loss, effective_rank, embedding_std
-from wsi_lmc.memory import out_of_memory
+from wsi_lmc.memory import keep_freed, out_of_memory
 from wsi_lmc.stain import Drawn, draw_views, render_views, turned_planes
 from wsi_lmc.stain.views import ViewMode
 from wsi_lmc.training.config import TrainConfig
@@ -43,6 +43,8 @@ class Learner:
     def __init__(self, config: TrainConfig, tile_px: int, group: Group = ALONE) -> None:
         self.config, self.group, self.device = config.resolved(group.device), group, group.device
         self.step, self.whole = 0, True
+        if self.device.type == "cpu":
+            keep_freed()
         self._share = group.share(config.batch)
         self._whole_share = len(range(config.batch)[self._share])
         self.micro = min(config.micro_batch or self._whole_share, self._whole_share)
