@@ -16,7 +16,7 @@ from jaxtyping import UInt8
 
 from wsi_lmc.annotations import MITOTIC_FIGURE
 from wsi_lmc.contours import mask_to_polygons
-from wsi_lmc.synthetic import CLASSES, NORTH, SOUTH, Site, SlideSpec, draw, expose
+from wsi_lmc.synthetic import CLASSES, NORTH, SOUTH, Drawing, Site, SlideSpec, draw, expose, stain_slide
 from wsi_lmc.synthetic.writing import write_tiff
 
 _GLANDULAR, _DIFFUSE = range(len(CLASSES))
@@ -71,7 +71,7 @@ def write_gleason(folder: Path) -> None:
             (SOUTH, f"other/img/slide{number:03d}_core1.png", f"other/mask/slide{number:03d}_core1.png", (1, 4)),
         ):
             drawing = draw(SlideSpec(2000 + number + 10 * values[0], 896, 768, 0.25))
-            pixels = expose(drawing.concentrations, site, site.strength, np.random.default_rng(number))
+            pixels = _scan(drawing, site, number)
             table = np.zeros(256, np.uint8)
             table[[_GLANDULAR, _DIFFUSE]] = values
             mask = table[drawing.classes]
@@ -84,10 +84,15 @@ def write_gleason(folder: Path) -> None:
 def _write_image(path: Path, site: Site, spec: SlideSpec) -> UInt8[np.ndarray, "h w"]:
     """Draw an image as a pyramid; returns the class of each pixel."""
     drawing = draw(spec)
-    pixels = expose(drawing.concentrations, site, site.strength, np.random.default_rng(spec.seed))
+    pixels = _scan(drawing, site, spec.seed)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_tiff(path, pixels, spec.mpp, site.jpeg_quality)
     return drawing.classes
+
+
+def _scan(drawing: Drawing, site: Site, seed: int) -> UInt8[np.ndarray, "h w 3"]:
+    rng = np.random.default_rng(seed)
+    return expose(drawing.concentrations, site, stain_slide(site, rng), rng)
 
 
 def _asap(lesion: np.ndarray) -> str:

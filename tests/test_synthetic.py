@@ -1,5 +1,7 @@
 """Synthetic slides are real files with true ground truth, and their classes differ in morphology only."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +9,8 @@ import openslide
 import pytest
 import tifffile
 import tiffslide
+import torch
+from jaxtyping import Float64, UInt8
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -15,16 +19,23 @@ from wsi_lmc.cohort import read_manifest
 from wsi_lmc.errors import StoreError
 from wsi_lmc.evaluation import colour_features
 from wsi_lmc.evaluation.scores import auroc
+from wsi_lmc.patches import read_image
 from wsi_lmc.slide import open_slide
+from wsi_lmc.stain import SeparationConfig, separate
+from wsi_lmc.stain.density import optical_density
+from wsi_lmc.stain.separation import concentrations, pool
 from wsi_lmc.synthetic import (
     NO_CLASS,
     NORTH,
     SITES,
     SOUTH,
+    Site,
     SlideSpec,
+    Staining,
     draw,
     expose,
     load_truth,
+    stain_slide,
     tile_classes,
     write_slide,
 )
@@ -61,8 +72,9 @@ def test_a_seed_decides_everything(tmp_path: Path) -> None:
 def test_pixels_follow_the_law_of_beer_and_lambert() -> None:
     """Without blur the logarithm of the pixels over the white point is the mix of the stains, but for 8 bits."""
     drawing = draw(SMALL)
-    site = type(NORTH)(**{**vars(NORTH), "blur_px": 0.01, "gamma": 1.0})
-    pixels = expose(drawing.concentrations, site, (0.9, 0.8), np.random.default_rng(0)).astype(np.float64)
+    site = replace(NORTH, blur_px=0.01, gamma=1.0, unevenness=0.0, other=0.0)
+    staining = Staining(stain_matrix(site), (0.9, 0.8))
+    pixels = expose(drawing.concentrations, site, staining, np.random.default_rng(0)).astype(np.float64)
     density = -np.log(np.maximum(pixels, 1) / np.asarray(site.white))
     found = density @ np.linalg.pinv(stain_matrix(site))
     bright = pixels.min(axis=2) > 60
@@ -114,7 +126,9 @@ def test_sites_differ_and_both_are_plausible() -> None:
         assert np.degrees(np.arccos(vectors[0] @ vectors[1])) > 20
     drawing = draw(SMALL)
     means = [
-        expose(drawing.concentrations, site, site.strength, np.random.default_rng(0))[drawing.tissue].mean(axis=0)
+        expose(drawing.concentrations, site, Staining(stain_matrix(site), site.strength), np.random.default_rng(0))[
+            drawing.tissue
+        ].mean(axis=0)
         for site in (NORTH, SOUTH)
     ]
     assert np.abs(means[0] - means[1]).max() > 10
@@ -127,8 +141,7 @@ def test_colour_does_not_tell_the_classes() -> None:
     for seed in range(6):
         drawing = draw(SlideSpec(100 + seed))
         rng = np.random.default_rng(seed)
-        strength = tuple(float(value * np.exp(rng.normal(0, NORTH.spread))) for value in NORTH.strength)
-        pixels = expose(drawing.concentrations, NORTH, (strength[0], strength[1]), rng)
+        pixels = expose(drawing.concentrations, NORTH, stain_slide(NORTH, rng), rng)
         for y in range(0, 2560 - 255, 256):
             for x in range(0, 2048 - 255, 256):
                 kinds = drawing.classes[y : y + 256, x : x + 256]
@@ -145,3 +158,52 @@ def test_colour_does_not_tell_the_classes() -> None:
         scores[slide == seed] = model.predict_proba(features[slide == seed])[:, 1]
     assert len(truth) > 100
     assert auroc(truth, scores) < 0.7
+
+
+@pytest.mark.slow
+def test_a_site_varies_as_much_as_real_ones(test_data: Path) -> None:
+    """Stain differs from tile to tile of a site about as much as in images of three real ones, in every respect."""
+    real = [
+        _variation(_real_tiles(sorted((test_data / folder).rglob("*.jpg"))))
+        for folder in ("colon_crosssite/glas_uk", "breast_crosssite/ucsb_us", "tcga_multiorgan/monuseg")
+    ]
+    drawn = np.mean([_variation(_drawn_tiles(site)) for site in SITES], axis=0)
+    assert (drawn > 0.7 * np.min(real, axis=0)).all(), (drawn, real)
+    assert (drawn < 1.3 * np.max(real, axis=0)).all(), (drawn, real)
+
+
+def _real_tiles(paths: Sequence[Path]) -> UInt8[np.ndarray, "n 256 256 3"]:
+    images = [read_image(path) for path in paths[:: max(1, len(paths) // 60)]]
+    return np.stack([image[100:356, x : x + 256] for image in images for x in (50, 306)])
+
+
+def _drawn_tiles(site: Site) -> UInt8[np.ndarray, "n 256 256 3"]:
+    tiles: list[np.ndarray] = []
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        drawing = draw(SlideSpec(seed, 1024, 1024))
+        pixels = expose(drawing.concentrations, site, stain_slide(site, rng), rng)
+        places = [(x, y) for y in range(0, 769, 256) for x in range(0, 769, 256)]
+        tiles += [
+            pixels[y : y + 256, x : x + 256] for x, y in places if drawing.tissue[y : y + 256, x : x + 256].mean() > 0.9
+        ]
+    return np.stack(tiles)
+
+
+def _variation(tiles: UInt8[np.ndarray, "n 256 256 3"]) -> Float64[np.ndarray, "5"]:
+    """How far tiles' own H and E lie from the site's, in degrees; how much the amounts of the two vary; the rest.
+
+    Amounts are 99th percentiles of a tile's pixels, of which the deviation over the mean counts; the rest is the share
+    of density out of the plane of the site's two stains.
+    """
+    pixels = torch.from_numpy(tiles)
+    site = pool(pixels[:, ::4, ::4], SeparationConfig()).vectors
+    own = separate(pixels, SeparationConfig())
+    cosines = (own.vectors[own.trusted] * site).sum(-1).clamp(-1, 1)
+    density = optical_density(pixels[:, ::4, ::4])
+    amounts = concentrations(density, site.expand(len(tiles), 2, 3))
+    rest = density - amounts @ site[0]
+    strong = torch.quantile(amounts, 0.99, dim=1)
+    shares = rest.square().sum((1, 2)).sqrt() / density.square().sum((1, 2)).sqrt()
+    angles = torch.rad2deg(cosines.acos()).median(0).values
+    return np.concatenate([angles.numpy(), (strong.std(0) / strong.mean(0)).numpy(), [float(shares.median())]])

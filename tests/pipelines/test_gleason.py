@@ -12,7 +12,7 @@ from pipelines.smoke import write_gleason
 from wsi_lmc.annotations import CODINGS, read_grades
 from wsi_lmc.labels import labels_path, read_labels
 from wsi_lmc.runfolder import list_slides, outcomes
-from wsi_lmc.synthetic import NORTH, SlideSpec, draw, expose
+from wsi_lmc.synthetic import NORTH, SlideSpec, draw, expose, stain_slide
 from wsi_lmc.synthetic.writing import write_tiff
 from wsi_lmc.tilestore import TileStore
 
@@ -95,7 +95,8 @@ def others(tmp_path: Path) -> Path:
     for folder in ("train_images", "train_label_masks"):
         (tmp_path / "panda" / folder).mkdir(parents=True)
     drawing = draw(SlideSpec(7, 896, 1024, 0.25))
-    pixels = expose(drawing.concentrations, NORTH, NORTH.strength, np.random.default_rng(0))
+    rng = np.random.default_rng(0)
+    pixels = expose(drawing.concentrations, NORTH, stain_slide(NORTH, rng), rng)
     table = np.zeros(256, np.uint8)
     table[[0, 1]] = 2, 4
     values = table[drawing.classes]

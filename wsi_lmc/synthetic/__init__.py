@@ -6,7 +6,7 @@ for science: what works here need not work on tissue.
 
 from wsi_lmc.synthetic.cohort import SlideTruth, load_truth, tile_classes, write_cohort, write_slide
 from wsi_lmc.synthetic.drawing import CLASSES, NO_CLASS, Drawing, SlideSpec, draw
-from wsi_lmc.synthetic.sites import NORTH, SITES, SOUTH, Site, expose
+from wsi_lmc.synthetic.sites import NORTH, SITES, SOUTH, Site, Staining, expose, stain_slide
 
 __all__ = [
     "CLASSES",
@@ -18,9 +18,11 @@ __all__ = [
     "Site",
     "SlideSpec",
     "SlideTruth",
+    "Staining",
     "draw",
     "expose",
     "load_truth",
+    "stain_slide",
     "tile_classes",
     "write_cohort",
     "write_slide",

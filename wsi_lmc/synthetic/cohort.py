@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float64, Int32, Int64, UInt8
 from wsi_lmc.cohort import SlideEntry, write_manifest
 from wsi_lmc.errors import StoreError
 from wsi_lmc.synthetic.drawing import CLASSES, NO_CLASS, SlideSpec, draw, draw_pen
-from wsi_lmc.synthetic.sites import SITES, Site, expose, stain_matrix
+from wsi_lmc.synthetic.sites import SITES, Site, expose, stain_slide
 from wsi_lmc.synthetic.writing import write_svs, write_tiff
 
 TRUTH_REDUCTION = 8  # level-0 pixels to one pixel of the truth's mask and class map
@@ -37,8 +37,8 @@ def write_slide(path: Path, site: Site, spec: SlideSpec) -> SlideTruth:
     """Draw and write one slide, TIFF or SVS by its suffix; ``../truth/<stem>.*`` is written beside its folder."""
     rng = np.random.default_rng([spec.seed, 1])
     drawing = draw(spec)
-    h, e = (float(s * np.exp(rng.normal(0, site.spread))) for s in site.strength)
-    pixels = expose(drawing.concentrations, site, (h, e), rng)
+    staining = stain_slide(site, rng)
+    pixels = expose(drawing.concentrations, site, staining, rng)
     mask = drawing.tissue
     if spec.pen:
         mask = mask & ~draw_pen(pixels, rng)
@@ -47,7 +47,7 @@ def write_slide(path: Path, site: Site, spec: SlideSpec) -> SlideTruth:
     write(path, pixels, spec.mpp, site.jpeg_quality)
     step = TRUTH_REDUCTION
     coarse = (mask[step // 2 :: step, step // 2 :: step], drawing.classes[step // 2 :: step, step // 2 :: step])
-    truth = SlideTruth(path.stem, site.name, spec.mpp, (h, e), stain_matrix(site), *coarse)
+    truth = SlideTruth(path.stem, site.name, spec.mpp, staining.strength, staining.stains, *coarse)
     _write_truth(path.parent.parent / "truth", truth, spec)
     return truth
 
