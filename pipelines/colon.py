@@ -48,6 +48,9 @@ class Data:
     )  # fmt: skip
     tile_px: Annotated[int, Doc("Side of a tile; larger images give all whole tiles side by side.")] = 224
     nominal_mpp: Annotated[float, Doc("Stands for the pixel size, of which little is known.")] = 0.5
+    tile_mpp: Annotated[
+        float | None, Doc("Pixel size that images are reduced to, by the nominal one; by default they stay.")
+    ] = None
     unlabelled: Annotated[
         str, Doc("A slide of one more site whose tiles all encoders are trained on, in place of the source's own.")
     ] = ""
@@ -89,7 +92,7 @@ def _pack(call: Call, data: Data, site: str) -> Path:
     """The tiles of one site as a run folder."""
     out = call.out / "sites" / Path(site).name
     inputs = ImageInputs((call.data / site,), call.data / data.manifest, {"site": "domain"})
-    config = PackConfig(tile_px=data.tile_px, nominal_mpp=data.nominal_mpp)
+    config = PackConfig(tile_px=data.tile_px, tile_mpp=data.tile_mpp, nominal_mpp=data.nominal_mpp)
     groups, notes = find_groups(inputs, out, config)
     for note in notes:
         call.say(f"{Path(site).name}: {note}")
@@ -102,7 +105,7 @@ def _pack(call: Call, data: Data, site: str) -> Path:
 def _tile(call: Call, data: Data) -> Path:
     """The tiles of the unlabelled slide as a run folder."""
     out = call.out / "unlabelled"
-    settings = {"tile_px": data.tile_px, "tile_mpp": data.nominal_mpp, "mpp": data.unlabelled_mpp}
+    settings = {"tile_px": data.tile_px, "tile_mpp": data.tile_mpp or data.nominal_mpp, "mpp": data.unlabelled_mpp}
     config = build(TileConfig, settings, "colon")
     with call.executor(1) as executor:
         outcomes = tile_cohort(find_slides([str(call.data / data.unlabelled)]), out, config, RunOptions(executor))

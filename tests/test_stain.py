@@ -29,7 +29,8 @@ from wsi_lmc.stain import (
 )
 from wsi_lmc.stain.scanner import blur, jpeg
 from wsi_lmc.stain.separation import eigen, oriented, pseudo_inverse
-from wsi_lmc.stain.views import jitter_hed, scale_stains, turn
+from wsi_lmc.stain.turns import crop, turn
+from wsi_lmc.stain.views import jitter_hed, scale_stains
 
 CONFIG = SeparationConfig(stride=1)
 PAIRS = [
@@ -206,8 +207,11 @@ def test_factors_follow_their_law() -> None:
 
 
 def test_what_is_off_is_not_drawn_and_draws_nothing_else_anew() -> None:
-    plain, all_on = _drawn(ViewConfig()), _drawn(_options(gamma=0.2, white_point=0.1, blur=1.0, jpeg=30, hed=0.1))
-    assert [values is None for values in plain] == [False, False, True, True, True, True, True]
+    plain, all_on = (
+        _drawn(ViewConfig()),
+        _drawn(_options(gamma=0.2, white_point=0.1, blur=1.0, jpeg=30, hed=0.1, crop=0.5)),
+    )
+    assert [values is None for values in plain] == [False, False, True, True, True, True, True, True]
     assert all(values is not None for values in all_on)
     assert plain.factors is not None
     assert all_on.factors is not None
@@ -240,7 +244,7 @@ def test_gamma_and_white_point_act_on_the_density() -> None:
     tiles = torch.from_numpy(mix(PAIRS[0], 1, (32, 48))[None])
     stains = torch.tensor(unit(PAIRS[0])[None], dtype=torch.float32)
     one = torch.ones(2, 1, 2)
-    drawn = Drawn(one, None, torch.full((2, 1), 1.5), torch.tensor([0.0, 0.02, 0.05]).expand(2, 1, 3), *[None] * 3)
+    drawn = Drawn(one, None, torch.full((2, 1), 1.5), torch.tensor([0.0, 0.02, 0.05]).expand(2, 1, 3), *[None] * 4)
     view = render_views(turned_planes(tiles, drawn), stains, drawn, "robust").a
     expected = (tiles.permute(0, 3, 1, 2).float().clamp(min=1) / 255) ** 1.5
     expected = expected * torch.tensor([0.0, 0.02, 0.05]).neg().exp().view(1, 3, 1, 1)
@@ -315,3 +319,27 @@ def test_a_batch_equals_a_loop() -> None:
     together = separate(tiles, CONFIG)
     for row in range(3):
         torch.testing.assert_close(separate(tiles[row : row + 1], CONFIG).vectors[0], together.vectors[row])
+
+
+def test_a_crop_is_the_part_of_the_tile_enlarged() -> None:
+    """Of a ramp along x and y the values at the corners are those of the window's."""
+    ramp = torch.arange(64, dtype=torch.float32)
+    planes = torch.stack([ramp.expand(64, 64), ramp.unsqueeze(1).expand(64, 64), torch.zeros(64, 64)])
+    tiles = planes.to(torch.uint8).expand(3, 3, 64, 64)
+    windows = torch.tensor([[1.0, 0.3, -0.8], [0.5, -1.0, 1.0], [0.25, 0.0, 0.0]])
+    seen = crop(tiles, windows)
+    assert torch.equal(seen[0], tiles[0]), "the whole tile"
+    for number, (left, top, side) in ((1, (0, 32, 32)), (2, (24, 24, 16))):
+        assert seen[number, 0, 5, [0, -1]].tolist() == pytest.approx([left, left + side - 1], abs=1)
+        assert seen[number, 1, [0, -1], 5].tolist() == pytest.approx([top, top + side - 1], abs=1)
+
+
+def test_windows_lie_within_their_bounds_and_are_each_views_own() -> None:
+    window = _drawn(_options(crop=0.4)).window
+    assert window is not None
+    assert 0.4 <= float(window[..., 0].min()) < 0.41
+    assert 0.99 < float(window[..., 0].max()) <= 1.0
+    assert float(window[..., 1:].abs().max()) <= 1.0
+    assert not torch.equal(window[0], window[1])
+    with pytest.raises(UsageError, match="crop = 0"):
+        _options(crop=0.0)

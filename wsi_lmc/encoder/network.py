@@ -16,13 +16,14 @@ from wsi_lmc.errors import UsageError
 
 INPUT_MEAN = (0.5, 0.5, 0.5)
 INPUT_STD = (0.5, 0.5, 0.5)
-Architecture = Literal["vit-tiny", "vit-demo"]
+Architecture = Literal["vit-tiny", "vit-mini", "vit-demo"]
 
 _VIT_TINY = "vit_tiny_patch16_224"
 _TINY_WIDTH = 192
 OVERRIDES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "vit-tiny": MappingProxyType({"patch_size": 16}),  # 5,535,936 parameters at 256 px: the paper's encoder
+        "vit-mini": MappingProxyType({"patch_size": 16, "embed_dim": 64, "depth": 4, "num_heads": 2}),
         "vit-demo": MappingProxyType({"patch_size": 32, "embed_dim": 64, "depth": 4, "num_heads": 2}),
     }
 )
@@ -37,7 +38,8 @@ class EncoderConfig:
         Architecture,
         Doc(
             "Network trained from scratch: vit-tiny is the paper's (12 blocks, 192 features, 5.5 M parameters); "
-            "vit-demo (4 blocks, 64 features) trains on two CPU cores within minutes and is meant for demonstrations."
+            "vit-demo (4 blocks, 64 features, patches of 32 px) trains on two CPU cores within minutes and is for "
+            "demonstrations; vit-mini is the same with the paper's patches of 16 px, for small tiles."
         ),
     ] = "vit-tiny"
 

@@ -22,10 +22,12 @@ from wsi_lmc.errors import UsageError
 from wsi_lmc.stain.density import DARKEST, WHITE
 from wsi_lmc.stain.scanner import blur, jpeg
 from wsi_lmc.stain.separation import HED, pseudo_inverse
+from wsi_lmc.stain.turns import crop, turn
 
 ViewMode = Literal["paper", "robust"]
 _HED_INVERSE: list[list[float]] = np.linalg.inv(np.asarray(HED)).tolist()
 _BEST_JPEG = 95
+_LEAST_CROP = 0.1
 _MOST = {"scale_high": 100.0, "gamma": 2.0, "white_point": DARKEST, "blur": 4.0, "jpeg": _BEST_JPEG, "hed": 1.0}
 
 
@@ -60,6 +62,12 @@ class ViewConfig:
             "each multiplied by 1 +- this and shifted by +- this; 0.05 is its light, 0.2 its strong form; 0: none."
         ),
     ] = 0.0
+    crop: Annotated[
+        float,
+        Doc(
+            "Each view shows a part of the tile, its side from this share of the tile's to all of it, enlarged; 1: all."
+        ),
+    ] = 1.0
     geometry: Annotated[
         Literal["of-mode", "none", "same", "independent"],
         Doc("Flips and rotations: none, the same or others for the two views; of-mode: none in paper, same in robust."),
@@ -69,6 +77,8 @@ class ViewConfig:
         if not 0 < self.scale_low <= self.scale_high:
             found = f"factors from {self.scale_low} to {self.scale_high}"
             raise UsageError(found, "0 < scale_low <= scale_high", "Correct them.")
+        if not _LEAST_CROP <= self.crop <= 1:
+            raise UsageError(f"crop = {self.crop}", f"from {_LEAST_CROP:g} to 1", "Correct it.")
         for name, most in _MOST.items():  # beyond, numbers that no scanner makes overflow
             if not 0 <= getattr(self, name) <= most:
                 raise UsageError(f"{name} = {getattr(self, name)}", f"from 0 to {most:g}", "Correct it.")
@@ -84,7 +94,8 @@ class Drawn(NamedTuple):
 
     ``factors`` on H and E; ``turns`` 0 to 7, one row where both views share them; ``gamma`` a factor on density,
     ``white`` added to it per channel; ``sigma`` of a blur in target pixels; ``quality`` of JPEG; ``hed`` factors on and
-    shifts of the three amounts of HED jitter.
+    shifts of the three amounts of HED jitter; ``window`` the part that is seen: its side as a share of the tile's, and
+    where its middle lies along x and y, from -1 (as far to the left or top as it can) to 1.
     """
 
     factors: Float32[Tensor, "2 b 2"] | None
@@ -94,6 +105,7 @@ class Drawn(NamedTuple):
     sigma: Float32[Tensor, "2 b"] | None
     quality: Float32[Tensor, "2 b"] | None
     hed: Float32[Tensor, "2 b 2 3"] | None
+    window: Float32[Tensor, "2 b 3"] | None
 
     def of(self, tiles: slice) -> "Drawn":
         """What was drawn for some of the tiles."""
@@ -145,17 +157,22 @@ def draw_views(count: int, config: ViewConfig, generator: torch.Generator) -> Dr
         sigma=uniform(0.0, config.blur) if config.blur else None,
         quality=uniform(config.jpeg, _BEST_JPEG) if config.jpeg else None,
         hed=uniform(-config.hed, config.hed, 2, 3) if config.hed else None,
+        window=torch.cat([uniform(config.crop, 1.0, 1), uniform(-1.0, 1.0, 2)], -1) if config.crop < 1 else None,
     )
 
 
 def turned_planes(tiles: UInt8[Tensor, "b h w 3"], drawn: Drawn) -> UInt8[Tensor, "k b 3 h w"]:
-    """Tiles channel by channel, flipped and rotated as drawn: once for both views, or (k = 2) for each.
+    """Tiles channel by channel, turned and cropped as drawn: once for both views, or (k = 2) for each.
 
     Not a part of what is compiled: pixels that are read across, or three bytes apart, would keep a compiler from taking
     many at a time, and made compiled views slower than plain ones.
     """
     planes = tiles.permute(0, 3, 1, 2).contiguous().unsqueeze(0)
-    return planes if drawn.turns is None else torch.stack([turn(planes[0], turns) for turns in drawn.turns])
+    if drawn.turns is not None:
+        planes = torch.stack([turn(planes[0], turns) for turns in drawn.turns])
+    if drawn.window is None:
+        return planes
+    return torch.stack([crop(planes[side], window) for side, window in zip((0, -1), drawn.window, strict=True)])
 
 
 def render_views(
@@ -182,8 +199,8 @@ class _View(NamedTuple):
 
 
 def _view(drawn: Drawn, number: int) -> _View:
-    factors, _, *others = drawn  # planes have been turned already
-    return _View(*(None if values is None else values[number] for values in (factors, *others)))
+    own = {name: getattr(drawn, name) for name in _View._fields}  # the others have moved the planes already
+    return _View(**{name: None if values is None else values[number] for name, values in own.items()})
 
 
 def _render(
@@ -265,16 +282,3 @@ def _sum_of(planes: list[Float32[Tensor, "b h w"]], weights: Float32[Tensor, "b 
     """The planes' sum, each multiplied by its tile's weight."""
     terms = [plane * weight.view(-1, 1, 1) for plane, weight in zip(planes, weights.unbind(1), strict=True)]
     return sum(terms[1:], terms[0])
-
-
-def turn(planes: UInt8[Tensor, "b 3 h w"], turns: Int64[Tensor, " b"]) -> UInt8[Tensor, "b 3 h w"]:
-    """Flip and rotate each tile by its number, 0 to 7: the three bits of it flip x, flip y and swap the axes.
-
-    Axes are swapped only where tiles are square. No tile is looked up by its number, which would make a GPU wait.
-    """
-    bits = [((turns & bit) > 0).view(-1, 1, 1, 1) for bit in (1, 2, 4)]
-    turned = torch.where(bits[0], planes.flip(3), planes)
-    turned = torch.where(bits[1], turned.flip(2), turned)
-    if planes.shape[2] == planes.shape[3]:
-        turned = torch.where(bits[2], turned.transpose(2, 3), turned)
-    return turned

@@ -5,7 +5,7 @@ jittering colours, by LMC's views, or by normalising tiles to the source's look,
 the paper does, those of the targets alone (``-macenko-target``: the encoder is that of the row without).
 
 ``geometry`` and ``lmc-turned`` differ by the stain views alone; ``lmc`` is the package's default, in which both views
-of a tile are turned alike.
+of a tile are turned alike; ``lmc-reinhard`` is LMC on normalised tiles.
 """
 
 from collections.abc import Mapping
@@ -84,6 +84,7 @@ COMPARATORS: Mapping[str, Comparator] = MappingProxyType(
         for teacher in ("supervised", "geometry")
         for name in _NORMALISERS
     }
+    | {f"lmc-{name}": Comparator("views", ViewConfig(), normalise=name) for name in _NORMALISERS}
     | {
         f"{teacher}-{name}-target": Comparator(
             "labels" if teacher == "supervised" else "views", normalise=name, encoder_of=teacher
@@ -101,6 +102,7 @@ ABLATIONS: Mapping[str, Comparator] = MappingProxyType(
         "lmc-gamma": Comparator("views", ViewConfig(gamma=0.2)),
         "lmc-white-point": Comparator("views", ViewConfig(white_point=0.1)),
         "lmc-blur": Comparator("views", ViewConfig(blur=1.5)),
+        "lmc-crop": Comparator("views", ViewConfig(crop=0.5)),
         "lmc-projector": Comparator("views", ViewConfig(), change=Change(projector=4)),
         "lmc-batch-quarter": Comparator("views", ViewConfig(), change=Change(batch=0.25)),
         "lmc-batch-double": Comparator("views", ViewConfig(), change=Change(batch=2.0)),

@@ -43,6 +43,9 @@ class StudyConfig:
     seeds: Annotated[int, Doc("Trainings a row, from seed 0 on.")] = 5
     steps: Annotated[int, Doc("Training steps a row.")] = 10_000
     batch: Annotated[int, Doc("Tiles a step; each is seen twice in it, also in supervised training.")] = 32
+    crop: Annotated[
+        float, Doc("Every row that is taught sees parts of tiles, of this share of their side at least; 1: whole ones.")
+    ] = 1.0
     architecture: Annotated[Architecture, Doc("Of every encoder that is trained.")] = "vit-tiny"
     lr: Annotated[float, Doc("Learning rate of the constant phase.")] = 1e-4
     device: Annotated[str, Doc("auto (CUDA where there is one), cpu, cuda or cuda:N.")] = "auto"

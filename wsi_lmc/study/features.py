@@ -91,7 +91,7 @@ class Workshop:
             precision=config.precision,
             compile_views=config.compile_views,
             architecture=config.architecture,
-            views=comparator.views,
+            views=replace(comparator.views, crop=min(config.crop, comparator.views.crop)),
             lr=config.lr,
             projector=change.projector * embedding_width(config.architecture),
             separation=SeparationConfig(gate=change.gate),

@@ -28,7 +28,7 @@ class TrainConfig:
     device: Annotated[str, Doc("auto (CUDA where there is one), cpu, cuda or cuda:N.")] = "auto"
     architecture: Annotated[
         Architecture,
-        Doc("vit-tiny is the paper's network (192 features); vit-demo (64 features) trains on a laptop in minutes."),
+        Doc("vit-tiny is the paper's network (192 features); vit-demo and vit-mini (64) train on a laptop in minutes."),
     ] = "vit-tiny"
     views: ViewConfig = field(default_factory=ViewConfig)
     separation: SeparationConfig = field(default_factory=SeparationConfig)
