@@ -57,6 +57,9 @@ class Data:
     protocols: Annotated[str, Doc("Folder of one image a staining protocol.")] = "stain_schemes"
     tile_px: Annotated[int, Doc("Side of a tile.")] = 224
     nominal_mpp: Annotated[float, Doc("Stands for the pixel size, which is not stated.")] = 0.5
+    tile_mpp: Annotated[
+        float | None, Doc("Pixel size that images are reduced to, by the nominal one; by default they stay.")
+    ] = None
     encoders: Annotated[str, Doc("Folder of encoders called ROW-SEED, as a study leaves them.")] = (
         "runs/colon/study/glas_uk/encoders"
     )
@@ -78,7 +81,7 @@ def measure(call: Call) -> None:
     """Both measurements for every encoder, and a table of each."""
     data = call.section("data", Data)
     inputs = ImageInputs((call.data / data.images,), call.data / data.manifest, {"site": "domain"})
-    config = PackConfig(tile_px=data.tile_px, nominal_mpp=data.nominal_mpp)
+    config = PackConfig(tile_px=data.tile_px, tile_mpp=data.tile_mpp, nominal_mpp=data.nominal_mpp)
     groups, notes = find_groups(inputs, call.out / "tiles", config)
     for note in notes:
         call.say(note)

@@ -9,6 +9,7 @@ import pytest
 
 from pipelines import centres, colon
 from pipelines.common import main
+from wsi_lmc.run import find_stores, open_stores
 from wsi_lmc.runfolder import list_slides
 
 PER_SITE = {"glas_uk": 20, "lc25000_us": 40, "kather2016_de": 100}
@@ -50,6 +51,10 @@ def test_every_pair_of_three_hospitals(data: Path, configs: Path, tmp_path: Path
     assert len(rows["lmc"]["at"]) == 6
     sites = document["stated"]["sources"]["glas_uk"]["sites"]
     assert sites["kather2016_de"]["by class"] == {"benign": 10, "malignant": 18}
+    (store,) = open_stores(find_stores([tmp_path / "sites" / "glas_uk"]))[:1]
+    assert (store.tile_px, store.mpp.mean) == (112, pytest.approx(1.0, rel=0.01)), "half of the images' resolution"
+    trained = json.loads(next(tmp_path.glob("study/glas_uk/encoders/lmc-0/provenance.json")).read_text())
+    assert trained["augmentation"]["crop"] == 0.8
     groups = {entry.patient for entry in list_slides(tmp_path / "sites" / "glas_uk")}
     assert all(group.startswith("patient_") for group in groups)
 
