@@ -18,7 +18,7 @@ from wsi_lmc.errors import WsiLmcError
 from wsi_lmc.executor import Executor
 from wsi_lmc.publish import prepare_output, publish_text
 from wsi_lmc.steps.outcome import Outcome
-from wsi_lmc.study import Study, StudyConfig, StudyResult, compare_all, run_study
+from wsi_lmc.study import Study, StudyConfig, StudyResult, compare_all, make_features, open_workshop, run_study
 
 SETTINGS = "settings.json"
 
@@ -126,10 +126,13 @@ def _study_all(call: Call, found: Study | Mapping[str, Study]) -> None:
         call.say((out / "table.md").read_text(encoding="utf-8"))
         call.say(f"see {', '.join(str(file) for file in result.files)}")
         return
+    for source, study in found.items():  # all of them first, so that processes which share the work have some
+        call.say(f"source {source}")
+        make_features(open_workshop(study, config, out / source), call.say)
     results: dict[str, StudyResult] = {}
     for source, study in found.items():
-        call.say(f"source {source}")
         results[source] = run_study(study, config, out / source, call.say)
+        call.say(f"source {source}")
         call.say((out / source / "table.md").read_text(encoding="utf-8"))
     compare_all(results, out)
     call.say((out / "table.md").read_text(encoding="utf-8"))

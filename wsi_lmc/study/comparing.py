@@ -137,7 +137,8 @@ def _stated(workshop: Workshop) -> dict[str, object]:
         for name, tiles in workshop.sites.items()
     }  # fmt: skip
     settings = {
-        name: getattr(config, name) for name in ("seeds", "steps", "batch", "architecture", "lr", "precision", "head")
+        name: getattr(config, name)
+        for name in ("seeds", "steps", "batch", "architecture", "lr", "precision", "crop", "head")
     }
     trained = "the source's own" if study.unlabelled == study.source else "another set of the source's"
     return {
