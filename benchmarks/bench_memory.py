@@ -14,19 +14,19 @@ import subprocess
 import sys
 import time
 
+import torch
+
+from wsi_lmc.batches import TileBatch
+from wsi_lmc.encoder import Architecture
+from wsi_lmc.stain import RUIFROK
+from wsi_lmc.training import TrainConfig, learner
+from wsi_lmc.training.group import Group
+
 PX, BATCH, STEPS = 224, 32, 12
 
 
-def seconds_a_step(architecture: str, keep: bool) -> float:
+def seconds_a_step(architecture: Architecture, keep: bool) -> float:
     """Median of this process's steps, once the views are compiled."""
-    import torch
-
-    import wsi_lmc.training.learner as learner
-    from wsi_lmc.batches import TileBatch
-    from wsi_lmc.stain import RUIFROK
-    from wsi_lmc.training import TrainConfig
-    from wsi_lmc.training.group import Group
-
     if not keep:
         learner.keep_freed = lambda: None
     config = TrainConfig(batch=BATCH, architecture=architecture, precision="float32", compile_views="yes", device="cpu")
@@ -42,6 +42,14 @@ def seconds_a_step(architecture: str, keep: bool) -> float:
     return statistics.median(taken)
 
 
+def _child(architecture: str, name: str) -> float:
+    """What a process of its own measures."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    command = [sys.executable, __file__, "--architecture", architecture, "--child", name]
+    found = subprocess.run(command, env=own | {"OMP_NUM_THREADS": "1"}, check=True, stdout=subprocess.PIPE, text=True)
+    return float(found.stdout.splitlines()[-1])
+
+
 def main() -> None:
     """Measure, or be one of the processes that are measured."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -52,25 +60,10 @@ def main() -> None:
     if given.child:
         print(json.dumps(seconds_a_step(given.architecture, given.child == "keep")))
         return
-    plain = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
     rounds: list[dict[str, float]] = []
     for number in range(given.rounds):
         order = ("keep", "return") if number % 2 else ("return", "keep")
-        command = [sys.executable, __file__, "--architecture", given.architecture, "--child"]
-        rounds.append(
-            {
-                name: float(
-                    subprocess.run(
-                        [*command, name],
-                        env=plain | {"OMP_NUM_THREADS": "1"},
-                        check=True,
-                        capture_output=True,
-                        text=True,
-                    ).stdout.splitlines()[-1]
-                )
-                for name in order
-            }
-        )
+        rounds.append({name: _child(given.architecture, name) for name in order})
     for name in ("return", "keep"):
         print(f"{name:>6}: {statistics.median(found[name] for found in rounds):.3f} s a step")
     ratios = [found["return"] / found["keep"] for found in rounds]
