@@ -53,7 +53,8 @@ if sys.argv[1] == "keep":
     keep_freed()
 def take():
     return [torch.ones(10_000_000) for _ in range(3)]
-take()
+for _ in range(5):
+    take()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(10):
     take()

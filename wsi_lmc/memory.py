@@ -29,7 +29,7 @@ def keep_freed() -> None:
     """Let this process use its freed memory again, where glibc would return every large block to the system.
 
     A training step on the CPU takes and frees the same hundreds of MB. Fetched from the system each time, every page of
-    them faults: more than half of the time that views take, a quarter of a step's (benchmarks/bench_training.py).
+    them faults, which is more than a quarter of a small network's step (benchmarks/bench_memory.py).
     """
     set_option = _of_glibc("mallopt")
     if set_option is not None:
