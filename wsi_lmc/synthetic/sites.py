@@ -3,8 +3,8 @@
 The two sites differ most in how strongly they stain, which is what LMC is made to remove, and a little in hue, white
 point, gamma and sharpness, which it is not: with large differences of those the site stays visible to a linear probe.
 
-Within a site, slides and tiles vary as much as measured at real ones (tests/test_synthetic.py measures both): in how
-strongly they are stained, in the stains' hue, and in what lies outside the plane of the two stains.
+Within a site, slides and tiles vary about as much as measured at real ones (docs/results.md; tests/test_synthetic.py
+measures both): in how strongly they are stained, in the stains' hue, and in what lies outside the plane of the two.
 """
 
 from dataclasses import dataclass
