@@ -5,9 +5,10 @@ import json
 import shutil
 from pathlib import Path
 
+import cv2
 import pytest
 
-from pipelines import centres, colon
+from pipelines import centres, colon, traces
 from pipelines.common import main
 from wsi_lmc.run import find_stores, open_stores
 from wsi_lmc.runfolder import list_slides
@@ -36,27 +37,58 @@ def data(test_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _call(pipeline: str, configs: Path, data: Path, out: Path, *more: str) -> int:
-    found = {"colon": colon.PIPELINE, "centres": centres.PIPELINE}[pipeline]
+    found = {"colon": colon.PIPELINE, "centres": centres.PIPELINE, "traces": traces.PIPELINE}[pipeline]
     config = configs / pipeline / "smoke.yaml"
     return main(found, ["--config", str(config), "--data", str(data), "-o", str(out), "--workers", "0", *more])
 
 
+@pytest.fixture(scope="module")
+def results(data: Path, configs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the colon pipeline makes of them."""
+    out = tmp_path_factory.mktemp("results")
+    assert _call("colon", configs, data, out) == 0
+    return out
+
+
 @pytest.mark.real
-def test_every_pair_of_three_hospitals(data: Path, configs: Path, tmp_path: Path) -> None:
-    assert _call("colon", configs, data, tmp_path, "--check") == 0
-    assert _call("colon", configs, data, tmp_path) == 0
-    document = json.loads((tmp_path / "study" / "results.json").read_text(encoding="utf-8"))
+def test_every_pair_of_three_hospitals(data: Path, configs: Path, results: Path) -> None:
+    assert _call("colon", configs, data, results, "--check") == 0
+    document = json.loads((results / "study" / "results.json").read_text(encoding="utf-8"))
     rows = {row["row"]: row for row in document["rows"]}
     assert set(rows) == {"colour", "lmc"}
     assert len(rows["lmc"]["at"]) == 6
     sites = document["stated"]["sources"]["glas_uk"]["sites"]
     assert sites["kather2016_de"]["by class"] == {"benign": 10, "malignant": 18}
-    (store,) = open_stores(find_stores([tmp_path / "sites" / "glas_uk"]))[:1]
+    (store,) = open_stores(find_stores([results / "sites" / "glas_uk"]))[:1]
     assert (store.tile_px, store.mpp.mean) == (112, pytest.approx(1.0, rel=0.01)), "half of the images' resolution"
-    trained = json.loads(next(tmp_path.glob("study/glas_uk/encoders/lmc-0/provenance.json")).read_text())
+    trained = json.loads(next(results.glob("study/glas_uk/encoders/lmc-0/provenance.json")).read_text())
     assert trained["augmentation"]["crop"] == 0.8
-    groups = {entry.patient for entry in list_slides(tmp_path / "sites" / "glas_uk")}
+    groups = {entry.patient for entry in list_slides(results / "sites" / "glas_uk")}
     assert all(group.startswith("patient_") for group in groups)
+
+
+@pytest.mark.real
+def test_what_a_site_is_told_by(configs: Path, results: Path, tmp_path: Path) -> None:
+    out = tmp_path / "traces"
+    assert _call("traces", configs, results, out, "--check") == 0
+    assert _call("traces", configs, results, out) == 0
+    with (out / "traces.csv").open(newline="", encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == 5 * 3 * 6, "changes, rows, pairs"
+    told = {(line["tiles"], line["row"], line["pair"]): float(line["site told"]) for line in lines}
+    pair = "glas_uk > lc25000_us_224"
+    assert told["as they are", "colour", pair] > 0.8
+    assert told["grey, same contrast and sharpness", "colour", pair] < 0.7, "no colour is left to tell them by"
+    shown = cv2.imread(str(out / "changes.png"))
+    assert shown is not None
+    assert shown.shape == (3 * 112, 5 * 112, 3)
+
+
+@pytest.mark.real
+def test_sites_cannot_be_told_by_encoders_that_are_not_there(configs: Path, results: Path, tmp_path: Path) -> None:
+    shutil.copytree(results / "sites", tmp_path / "sites")
+    assert _call("traces", configs, tmp_path, tmp_path / "out", "--check") == 1
+    assert _call("traces", configs, tmp_path, tmp_path / "out") == 2
 
 
 @pytest.mark.real

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import camelyon16, centres, colon, gleason, midog
+from pipelines import camelyon16, centres, colon, gleason, midog, traces
 from pipelines.common import SETTINGS, Pipeline, main, numbered, read_settings
 from wsi_lmc.config import flat_settings, read_config
 from wsi_lmc.downloads import Finding
@@ -15,7 +15,7 @@ from wsi_lmc.study import Study, StudyConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 PAPER = {pipeline.name: pipeline for pipeline in (camelyon16.PIPELINE, midog.PIPELINE, gleason.PIPELINE)}
-PIPELINES = PAPER | {pipeline.name: pipeline for pipeline in (colon.PIPELINE, centres.PIPELINE)}
+PIPELINES = PAPER | {pipeline.name: pipeline for pipeline in (colon.PIPELINE, centres.PIPELINE, traces.PIPELINE)}
 SHIPPED = sorted(path for path in (ROOT / "configs").rglob("*.yaml") if path.parent.name != "configs")
 
 
