@@ -179,7 +179,7 @@ def _both(
                 marking = Marking({SOURCE: sites[source], target: sites[target]}, encoders.data.classes)
                 marked = marking.mark({SOURCE: features[source], target: features[target]}, seed)
                 found.setdefault(f"{source} > {target}", []).append(marked)
-    scores = {score.row: score for score in score_rows(found, "")}
+    scores = {score.row: score for score in score_rows(found, "", encoders.data.classes)}
     return {pair: (score.site or 0.0, score.mean["AUROC"]) for pair, score in scores.items()}
 
 

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import average_precision_score, balanced_accuracy_score, f1_score, roc_auc_score
+from sklearn.metrics import average_precision_score, balanced_accuracy_score, f1_score, recall_score, roc_auc_score
 
 from tests.tissue import mix
 from wsi_lmc.cohort import SlideEntry
@@ -29,7 +29,7 @@ from wsi_lmc.study.comparators import ABLATIONS, ROWS
 from wsi_lmc.study.data import LabelledTiles, labelled_tiles, normalise_run, typical_tile
 from wsi_lmc.study.features import SOURCE
 from wsi_lmc.study.run import read_features
-from wsi_lmc.study.scoring import METRICS, Marking, Predicted, score_rows
+from wsi_lmc.study.scoring import BLIND, Marking, Predicted, metrics_of, score_rows
 from wsi_lmc.study.supervised import train_supervised
 from wsi_lmc.tilestore import TileStore
 from wsi_lmc.training import TrainConfig
@@ -184,20 +184,23 @@ def test_a_study_makes_every_row_and_says_what_it_left_out(done: tuple[Path, lis
     assert any("geometry-staingan" in line and "left out" in line for line in heard)
     document = json.loads((out / "results.json").read_text(encoding="utf-8"))
     rows = {row["row"]: row for row in document["rows"]}
-    assert set(rows) == set(CONFIG.rows)
-    assert {name: row["seeds"] for name, row in rows.items()} == {
+    assert set(rows) == {*CONFIG.rows, BLIND}
+    assert {name: row["seeds"] for name, row in rows.items() if name != BLIND} == {
         "colour": 1, "texture": 1, "untrained": 2, "lmc": 2, "geometry-macenko": 2, "geometry-macenko-target": 2,
         "supervised": 2,
     }  # fmt: skip
     assert rows["texture"]["mean"]["AUROC"]["value"] > 0.95, "classes differ in texture"
     assert rows["lmc"]["gain"] == {}
-    assert set(rows["colour"]["gain"]) == set(METRICS)
+    assert set(rows["colour"]["gain"]) == set(metrics_of(CLASSES))
     for row in rows.values():
         assert set(row["at"]) == {"b", "c"}
         mean = np.mean([row["at"][site]["AUROC"]["value"] for site in "bc"])
         assert row["mean"]["AUROC"]["value"] == pytest.approx(mean)
     assert "/" not in json.dumps(document["stated"]), "no paths"
-    assert len((out / "table.md").read_text(encoding="utf-8").splitlines()) == 2 + len(rows)
+    tables = (out / "table.md").read_text(encoding="utf-8")
+    assert tables.count("\n| lmc | ") == 2
+    assert "accuracy of coarse" in tables
+    assert sum(line.startswith("| ") for line in tables.splitlines()) == 2 * (1 + len(rows))
     for name in ("roc.png", "embedding.png", "scores.png"):
         assert (out / name).stat().st_size > 10_000
 
@@ -268,13 +271,36 @@ def test_scores_are_scikit_learns(runs: Mapping[str, Path]) -> None:
     found = marking.mark(_features(marking, 0.5), 0)
     for target in ("b", "c"):
         truth, chances = marking.sites[target].labels, found.chances[target][:, 1]
-        scores = dict(zip(METRICS, found.scores[target][:, 0], strict=True))
+        scores = dict(zip(metrics_of(CLASSES), found.scores[target][:, 0], strict=True))
         assert scores["AUROC"] == pytest.approx(roc_auc_score(truth, chances))
         assert scores["average precision"] == pytest.approx(average_precision_score(truth, chances))
         threshold = marking_threshold(marking, 0.5)
         assert scores["F1"] == pytest.approx(f1_score(truth, chances >= threshold))
         assert scores["balanced accuracy"] == pytest.approx(balanced_accuracy_score(truth, chances >= threshold))
         assert scores["accuracy"] == pytest.approx(float(((chances >= threshold) == truth).mean()))
+        by_class = recall_score(truth, chances >= threshold, average=None)
+        np.testing.assert_allclose([scores[f"accuracy of {name}"] for name in CLASSES], by_class)
+
+
+def test_beside_every_score_stands_that_of_looking_at_nothing(runs: Mapping[str, Path]) -> None:
+    marking = _marking(runs)
+    (row,) = score_rows({BLIND: [marking.blind()]}, "lmc", CLASSES)
+    share = float((marking.sites["b"].labels == 1).mean())
+    expected = {"AUROC": 0.5, "average precision": share, "balanced accuracy": 0.5, "F1": 2 * share / (1 + share),
+                "accuracy": share, "accuracy of even": 0.0, "accuracy of coarse": 1.0}  # fmt: skip
+    assert {name: cell.value for name, cell in row.at["b"].items()} == pytest.approx(expected)
+
+
+def test_a_class_that_a_target_lacks_counts_at_the_others(runs: Mapping[str, Path]) -> None:
+    whole = _marking(runs)
+    one_class = labelled_tiles(runs["c"], CLASSES[1:])
+    lacking = replace(one_class, labels=np.ones(len(one_class), np.int64))
+    marking = replace(whole, sites={**whole.sites, "c": lacking})
+    (row,) = score_rows({"lmc": [marking.mark(_features(marking, 1.0), 0)]}, "lmc", CLASSES)
+    assert "accuracy of even" not in row.at["c"]
+    assert row.mean["accuracy of even"].value == row.at["b"]["accuracy of even"].value
+    coarse = np.mean([row.at[name]["accuracy of coarse"].value for name in "bc"])
+    assert row.mean["accuracy of coarse"].value == pytest.approx(coarse)
 
 
 def marking_threshold(marking: Marking, signal: float) -> float:
@@ -304,7 +330,7 @@ def test_a_better_row_has_a_gain_whose_interval_is_paired(runs: Mapping[str, Pat
         "noise": [marking.mark(_features(marking, 0.0, seed), seed) for seed in range(3)],
         "same": [marking.mark(_features(marking, 1.5, seed), seed) for seed in range(3)],
     }
-    rows = {row.row: row for row in score_rows(predicted, "lmc")}
+    rows = {row.row: row for row in score_rows(predicted, "lmc", CLASSES)}
     gain = rows["noise"].gain["AUROC"]
     assert gain.low is not None
     assert gain.low > 0.1

@@ -55,7 +55,7 @@ def test_every_pair_of_three_hospitals(data: Path, configs: Path, results: Path)
     assert _call("colon", configs, data, results, "--check") == 0
     document = json.loads((results / "study" / "results.json").read_text(encoding="utf-8"))
     rows = {row["row"]: row for row in document["rows"]}
-    assert set(rows) == {"colour", "lmc"}
+    assert set(rows) == {"colour", "lmc", "blind"}
     assert len(rows["lmc"]["at"]) == 6
     sites = document["stated"]["sources"]["glas_uk"]["sites"]
     assert sites["kather2016_de"]["by class"] == {"benign": 10, "malignant": 18}

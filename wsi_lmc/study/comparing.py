@@ -14,7 +14,7 @@ from wsi_lmc.study.config import Study, StudyConfig
 from wsi_lmc.study.features import SOURCE, Workshop
 from wsi_lmc.study.pictures import plot_curves, plot_rows
 from wsi_lmc.study.run import features_path, make_features, open_workshop, read_features, seeds_of
-from wsi_lmc.study.scoring import Marking, Predicted, RowScore, score_rows
+from wsi_lmc.study.scoring import BLIND, Marking, Predicted, RowScore, score_rows
 from wsi_lmc.study.tables import write_results
 
 REFERENCE = "lmc"
@@ -31,6 +31,7 @@ class StudyResult:
 
     rows: list[RowScore]
     predicted: Mapping[str, Sequence[Predicted]]
+    classes: tuple[str, ...]
     stated: Mapping[str, object]
     files: tuple[Path, ...]
 
@@ -56,7 +57,8 @@ def run_study(study: Study, config: StudyConfig, out: Path, say: Say) -> StudyRe
         row: [marking.mark(read_features(features_path(out, row, seed)), seed) for seed in range(seeds_of(row, config))]
         for row in config.rows
     }
-    rows = score_rows(predicted, REFERENCE)
+    everything = {**predicted, BLIND: [marking.blind()]}
+    rows = score_rows(everything, REFERENCE, study.classes)
     stated = _stated(workshop)
     files = list(write_results(out, rows, REFERENCE, stated))
     files.append(out / "scores.png")
@@ -70,7 +72,7 @@ def run_study(study: Study, config: StudyConfig, out: Path, say: Say) -> StudyRe
     files.append(out / "embedding.png")
     with publishing(out, files[-1]) as draft:
         plot_embeddings(planes_of([_in_the_plane(workshop, row) for row in shown]), draft)
-    return StudyResult(rows, predicted, stated, tuple(files))
+    return StudyResult(rows, everything, study.classes, stated, tuple(files))
 
 
 def compare_all(results: Mapping[str, StudyResult], out: Path) -> list[RowScore]:
@@ -83,7 +85,7 @@ def compare_all(results: Mapping[str, StudyResult], out: Path) -> list[RowScore]
         by_source = {source: result.predicted[row] for source, result in results.items()}
         rows[row] = [_joined({source: found[seed] for source, found in by_source.items()})
                      for seed in range(min(map(len, by_source.values())))]  # fmt: skip
-    scores = score_rows(rows, REFERENCE)
+    scores = score_rows(rows, REFERENCE, next(iter(results.values())).classes)
     stated = {"sources": {source: result.stated for source, result in results.items()}}
     write_results(out, scores, REFERENCE, stated)
     with publishing(out, out / "scores.png") as draft:

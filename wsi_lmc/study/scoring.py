@@ -23,11 +23,19 @@ from wsi_lmc.study.features import SOURCE
 
 RESAMPLES = 1000
 METRICS = ("AUROC", "average precision", "balanced accuracy", "F1", "accuracy")
+BLIND = "blind"
+"""The row that looks at nothing: of two classes it calls all tiles the second, of more the source's commonest."""
 _MOST_A_SITE = 5000  # tiles that the site probe learns from
 
 Features = Mapping[str, Float32[np.ndarray, "_ d"]]
 Drawn = Float64[np.ndarray, "_ _"]
-"""Scores of one row and seed at one target: the first column of all its tiles, the others of resamples."""
+"""Scores of one row and seed at one target, a line a metric of :func:`metrics_of`: the first column of all its tiles,
+the others of resamples; NaN where a class has no tile there."""
+
+
+def metrics_of(classes: Sequence[str]) -> tuple[str, ...]:
+    """Names of all scores: those of any classes, then how many tiles of each class are called rightly."""
+    return (*METRICS, *(f"accuracy of {name}" for name in classes))
 
 
 @dataclass(frozen=True)
@@ -83,6 +91,13 @@ class Marking:
         scores = {name: self._scores(name, known.chances[name], known.threshold) for name in self.targets}
         return Predicted(known.chances, scores, known.within, self._site_told(features), effective_rank(features))
 
+    def blind(self) -> Predicted:
+        """What a row scores that is the same for every tile."""
+        commonest = int(np.bincount(self.sites[SOURCE].labels).argmax())
+        chance = np.eye(len(self.classes))[1 if len(self.classes) == 2 else commonest]
+        chances = {name: np.tile(chance, (len(self.sites[name]), 1)) for name in self.targets}
+        return Predicted(chances, {name: self._scores(name, chances[name], 0.5) for name in self.targets}, 0.5, None, 0)
+
     def _known_by_probe(self, features: Features, seed: int) -> _Known:
         learnt = learn(self._sample(features, (SOURCE,)), seed)
         chances = {
@@ -110,10 +125,11 @@ class Marking:
         truth = self.sites[name].labels
         called = (chances[:, 1] >= threshold) if len(self.classes) == 2 else chances.argmax(axis=1)
         right = (called == truth).astype(np.float64)
+        members = [np.ones(len(truth)), *(truth[None] == np.arange(len(self.classes))[:, None]).astype(np.float64)]
         parts = []
         for weights in self._weights[name]:
             ranked = scores_of(truth, chances, threshold, weights)
-            parts.append(np.concatenate([ranked, (weights @ right / weights.sum(axis=1))[None]]))
+            parts.append(np.concatenate([ranked, [_share(weights, right, each) for each in members]]))
         return np.concatenate(parts, axis=1)
 
     @cached_property
@@ -162,19 +178,22 @@ class RowScore:
     rank: float
 
 
-def score_rows(predicted: Mapping[str, Sequence[Predicted]], reference: str, seed: int = 0) -> list[RowScore]:
+def score_rows(
+    predicted: Mapping[str, Sequence[Predicted]], reference: str, classes: Sequence[str], seed: int = 0
+) -> list[RowScore]:
     """Scores of all rows; ``gain`` is how much the ``reference`` row has over each (empty where it is not there)."""
+    metrics = metrics_of(classes)
     means = {row: _over_targets(found) for row, found in predicted.items()}
     scores: list[RowScore] = []
     for row, found in predicted.items():
         against = means.get(reference)
-        gain = {} if against is None or row == reference else _difference(against, means[row], seed)
-        at = {target: _cells([each.scores[target] for each in found], seed) for target in found[0].scores}
+        gain = {} if against is None or row == reference else _difference(against, means[row], metrics, seed)
+        at = {target: _cells([each.scores[target] for each in found], metrics, seed) for target in found[0].scores}
         within = [each.within for each in found if each.within is not None]
         site = [each.site for each in found if each.site is not None]
         scores.append(
             RowScore(
-                *(row, len(found), at, _cells(means[row], seed), gain),
+                *(row, len(found), at, _cells(means[row], metrics, seed), gain),
                 float(np.mean(within)) if within else None,
                 float(np.mean(site)) if site else None,
                 float(np.mean([each.rank for each in found])),
@@ -192,28 +211,43 @@ def effective_rank(features: Features) -> float:
 
 
 def _over_targets(found: Sequence[Predicted]) -> list[Drawn]:
-    return [np.mean(list(each.scores.values()), axis=0) for each in found]
+    """Means over the targets, or over those that have the class which a metric is of."""
+    return [_mean_known(np.stack(list(each.scores.values()))) for each in found]
 
 
-def _cells(seeds: Sequence[Drawn], seed: int) -> dict[str, Cell]:
+def _mean_known(values: Float64[np.ndarray, "t m r1"]) -> Drawn:
+    known = np.isfinite(values)
+    return np.where(known.any(0), np.where(known, values, 0.0).sum(0) / np.maximum(known.sum(0), 1), np.nan)
+
+
+def _share(
+    weights: Float64[np.ndarray, "r n"], right: Float64[np.ndarray, " n"], members: Float64[np.ndarray, " n"]
+) -> Float64[np.ndarray, " r"]:
+    """Share of right calls among members."""
+    count = weights @ members
+    return np.where(count > 0, weights @ (right * members) / np.maximum(count, 1e-12), np.nan)
+
+
+def _cells(seeds: Sequence[Drawn], metrics: Sequence[str], seed: int) -> dict[str, Cell]:
+    """Of every metric that there is a value of."""
     values = np.stack(seeds)
     drawn = _seed_means(values, seed)
     return {
         metric: Cell(float(values[:, place, 0].mean()), *interval(drawn[place]), _deviation(values[:, place, 0]))
-        for place, metric in enumerate(METRICS)
+        for place, metric in enumerate(metrics)
+        if np.isfinite(values[:, place, 0]).all()
     }
 
 
-def _difference(one: Sequence[Drawn], other: Sequence[Drawn], seed: int) -> dict[str, Cell]:
+def _difference(one: Sequence[Drawn], other: Sequence[Drawn], metrics: Sequence[str], seed: int) -> dict[str, Cell]:
     ones, others = np.stack(one), np.stack(other)
     drawn = _seed_means(ones, seed) - _seed_means(others, seed)
     value = ones[:, :, 0].mean(axis=0) - others[:, :, 0].mean(axis=0)
-    spread = np.hypot(
-        *[np.asarray([_deviation(part[:, place, 0]) for place in range(len(METRICS))]) for part in (ones, others)]
-    )
+    spread = np.hypot(*np.stack([part[:, :, 0].std(axis=0, ddof=min(1, len(part) - 1)) for part in (ones, others)]))
     return {
         metric: Cell(float(value[place]), *interval(drawn[place]), float(spread[place]))
-        for place, metric in enumerate(METRICS)
+        for place, metric in enumerate(metrics)
+        if np.isfinite(value[place])
     }
 
 

@@ -10,7 +10,7 @@ import torch
 from wsi_lmc.provenance import created_by, to_json
 from wsi_lmc.publish import publish_text
 from wsi_lmc.spreadsheets import to_csv
-from wsi_lmc.study.scoring import METRICS, RESAMPLES, Cell, RowScore
+from wsi_lmc.study.scoring import RESAMPLES, Cell, RowScore
 
 SCHEMA = "wsi-lmc/study"
 _COLUMNS = ("row", "target", "metric", "value", "low", "high", "seed_sd", "seeds")
@@ -38,16 +38,28 @@ def write_results(
 
 
 def markdown(rows: Sequence[RowScore], reference: str, metric: str = "AUROC") -> str:
-    """One metric of all rows as a table: each target, the mean, what the reference has over it, and what else is known.
+    """All rows as tables, the best first by ``metric``, which has a table of its own.
 
-    Rows stand in the order of their mean, the best first.
+    It shows each target, the mean, what the reference row has over each row, and what else is known of it; the second
+    table has the means of all other metrics.
     """
+    ordered = sorted(rows, key=lambda row: -row.mean[metric].value)
+    others = [name for name in rows[0].mean if name != metric]
+    lines = [f"| row | {' | '.join(others)} |", f"|{'---|' * (len(others) + 1)}"]
+    for row in ordered:
+        cells = [shown(row.mean[name]) if name in row.mean else "-" for name in others]
+        lines.append(f"| {row.row} | {' | '.join(cells)} |")
+    second = "\n".join(lines)
+    return f"{metric}:\n\n{_by_target(ordered, reference, metric)}\nMeans over targets:\n\n{second}\n"
+
+
+def _by_target(rows: Sequence[RowScore], reference: str, metric: str) -> str:
     targets = list(rows[0].at)
     head = ["row", *targets, *(["mean"] if len(targets) > 1 else []), f"{reference} has over it", "at the source",
             "site told", "rank"]  # fmt: skip
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
-    for row in sorted(rows, key=lambda row: -row.mean[metric].value):
-        cells = [shown(row.at[target][metric]) for target in targets]
+    for row in rows:
+        cells = [shown(row.at[target][metric]) if metric in row.at[target] else "-" for target in targets]
         if len(targets) > 1:
             cells.append(f"**{shown(row.mean[metric])}**")
         gain = row.gain.get(metric)
@@ -70,10 +82,8 @@ def _lines(rows: Sequence[RowScore]) -> list[Sequence[object]]:
     for row in rows:
         parts = {**row.at, **({"mean": row.mean} if len(row.at) > 1 else {}), "gain of the reference": row.gain}
         for target, cells in parts.items():
-            for metric in METRICS:
-                if metric in cells:
-                    cell = cells[metric]
-                    found.append((row.row, target, metric, cell.value, cell.low, cell.high, cell.seed_sd, row.seeds))
+            for metric, cell in cells.items():
+                found.append((row.row, target, metric, cell.value, cell.low, cell.high, cell.seed_sd, row.seeds))
     return found
 
 
