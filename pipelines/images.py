@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Int32, UInt8
 
 from pipelines.places import annotations_fingerprint
-from pipelines.preparing import finished_store, publish_eyes
+from pipelines.preparing import StoreTask, finished_store, publish_eyes
 from wsi_lmc.annotations import CODINGS, grade_labels, mask_shares, read_grades
 from wsi_lmc.errors import SlideError
 from wsi_lmc.grid import TileGrid
@@ -18,7 +18,7 @@ from wsi_lmc.patches import read_image
 from wsi_lmc.provenance import file_fingerprint, fingerprint
 from wsi_lmc.publish import publishing, working
 from wsi_lmc.slide import Overview, Sampling
-from wsi_lmc.steps.outcome import Outcome, Stage, succeeded
+from wsi_lmc.steps.outcome import Outcome, succeeded
 from wsi_lmc.steps.tile import TileTask, settings_fingerprint
 from wsi_lmc.threads import Threads
 from wsi_lmc.tilestore import TileRows
@@ -49,24 +49,13 @@ class Grades:
 
 
 @dataclass(frozen=True)
-class ImageTask:
+class ImageTask(StoreTask):
     """Cut an image into tiles: ``tile.entry`` states its microns per pixel.
 
     Reduced by area to the tiles' pixel size; only tiles with enough tissue are kept, what is left over is dropped.
     """
 
-    tile: TileTask
     grades: Grades
-
-    @property
-    def slide_id(self) -> str:
-        """The image's safe id."""
-        return self.tile.slide_id
-
-    @property
-    def stage(self) -> Stage:
-        """Which stage this belongs to."""
-        return "tile"
 
 
 def cut_image(task: ImageTask) -> Outcome:

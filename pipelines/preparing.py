@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
 from pipelines.common import Call
 from pipelines.places import Places
@@ -23,7 +22,6 @@ from wsi_lmc.publish import publish_text, publishing, working
 from wsi_lmc.run import collect
 from wsi_lmc.runfolder import Request, add_slides, plan, prepare_run
 from wsi_lmc.slide import Overview
-from wsi_lmc.steps.agenda import Task
 from wsi_lmc.steps.outcome import Outcome, Stage, still_valid, succeeded
 from wsi_lmc.steps.tile import TileTask, open_task_slide, plan_tiles, tile_identity
 from wsi_lmc.tilestore import TileStore
@@ -33,21 +31,11 @@ from wsi_lmc.units import SlidePoint
 from wsi_lmc.zarrio import Attributes
 
 
-class OfTile(Task, Protocol):
-    """A task that makes a tile store as ``tile`` says."""
-
-    @property
-    def tile(self) -> TileTask:
-        """Slide, run folder and settings."""
-        ...
-
-
 @dataclass(frozen=True)
-class LabelTask:
-    """Cut a slide's labelled tiles."""
+class StoreTask:
+    """Make a tile store: ``tile`` says of which slide (or image, or group of them), where, and how."""
 
     tile: TileTask
-    places: Places
 
     @property
     def slide_id(self) -> str:
@@ -58,6 +46,13 @@ class LabelTask:
     def stage(self) -> Stage:
         """Which stage this belongs to."""
         return "tile"
+
+
+@dataclass(frozen=True)
+class LabelTask(StoreTask):
+    """Cut a slide's labelled tiles."""
+
+    places: Places
 
 
 def cut_labelled(task: LabelTask) -> Outcome:
@@ -85,22 +80,11 @@ def cut_labelled(task: LabelTask) -> Outcome:
 
 
 @dataclass(frozen=True)
-class PatchTask:
+class PatchTask(StoreTask):
     """Images that are tiles already, of one group and label, as one store; ``tile.entry`` names it."""
 
-    tile: TileTask
     images: tuple[Path, ...]
     label: str
-
-    @property
-    def slide_id(self) -> str:
-        """The group's safe id."""
-        return self.tile.slide_id
-
-    @property
-    def stage(self) -> Stage:
-        """Which stage this belongs to."""
-        return "tile"
 
 
 def take_patches(task: PatchTask) -> Outcome:
@@ -120,7 +104,7 @@ def take_patches(task: PatchTask) -> Outcome:
     return replace(outcome, fresh=finished is None, seconds=time.monotonic() - began)
 
 
-def prepare[T: OfTile](call: Call, stage: str, step: Callable[[T], Outcome], tasks: Sequence[T]) -> list[Outcome]:
+def prepare[T: StoreTask](call: Call, stage: str, step: Callable[[T], Outcome], tasks: Sequence[T]) -> list[Outcome]:
     """Run one step over its tasks, into the run folder that they name, and say how it went.
 
     Raises:

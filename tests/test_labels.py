@@ -62,8 +62,10 @@ def test_no_table(tmp_path: Path) -> None:
 
 def test_classes_by_origin_in_any_order() -> None:
     labels = {(0, 0): "b", (256, 0): "a", (0, 512): "other", (9, 9): "a", (2**31 - 1, 7): ""}
-    assert classes_of(ORIGINS, labels, ("a", "b")).tolist() == [1, 0, NO_CLASS, NO_CLASS]
-    assert classes_of(ORIGINS[::-1], labels, ("a", "b")).tolist() == [NO_CLASS, NO_CLASS, 0, 1]
-    assert classes_of(ORIGINS, labels, ("", "a")).tolist() == [NO_CLASS, 1, NO_CLASS, NO_CLASS]
-    none = classes_of(ORIGINS[:0], labels, ("a",))
+    assert classes_of(ORIGINS, labels, "b", ("a", "b")).tolist() == [1, 0, NO_CLASS, NO_CLASS]
+    assert classes_of(ORIGINS[::-1], labels, "b", ("a", "b")).tolist() == [NO_CLASS, NO_CLASS, 0, 1]
+    assert classes_of(ORIGINS, labels, "b", ("", "a")).tolist() == [NO_CLASS, 1, NO_CLASS, NO_CLASS]
+    assert classes_of(ORIGINS, None, "b", ("a", "b")).tolist() == [1, 1, 1, 1], "no table: the slide's label"
+    assert classes_of(ORIGINS, None, "", ("", "b")).tolist() == [NO_CLASS] * 4
+    none = classes_of(ORIGINS[:0], labels, "", ("a",))
     assert (none.shape, none.dtype) == ((0,), np.int64)

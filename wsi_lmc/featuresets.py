@@ -17,7 +17,7 @@ from wsi_lmc.cohort import SlideEntry, read_manifest
 from wsi_lmc.errors import UsageError
 from wsi_lmc.evaluation.scores import FeatureSet, SlideFeatures
 from wsi_lmc.featurestore import FeatureStore
-from wsi_lmc.labels import NO_CLASS, classes_of, labels_path, read_labels
+from wsi_lmc.labels import classes_of, labels_path, read_labels
 from wsi_lmc.runfolder import list_slides, requests
 from wsi_lmc.tilestore import Validity
 
@@ -160,7 +160,7 @@ def _read(name: str, slides: Sequence[Found], classes: tuple[str, ...], reading:
                 slide.entry.patient or slide.store.slide_id,
                 slide.entry.site,
                 slide.store.features[rows],
-                _labels(slide, rows, classes),
+                classes_of(slide.store.origins[rows], slide.labels, slide.entry.label, classes),
                 slide.store.origins[rows],
                 slide.tiles,
             )
@@ -186,11 +186,3 @@ def _mixed(values: UInt64[np.ndarray, " n"]) -> UInt64[np.ndarray, " n"]:
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return values ^ (values >> np.uint64(31))
-
-
-def _labels(slide: Found, rows: Int64[np.ndarray, " n"], classes: tuple[str, ...]) -> Int64[np.ndarray, " n"]:
-    """Labels of tiles where there is a table of them, otherwise the slide's for all of its tiles."""
-    if slide.labels is not None:
-        return classes_of(slide.store.origins[rows], dict(slide.labels), classes)
-    known = slide.entry.label in classes
-    return np.full(len(rows), classes.index(slide.entry.label) if known else NO_CLASS, np.int64)

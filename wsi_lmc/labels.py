@@ -4,7 +4,7 @@ Tiles are named by their origin (top-left corner in level-0 pixels), so a table 
 whatever order they are. A tile that is not listed has no label.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -59,9 +59,17 @@ def read_labels(path: Path) -> dict[tuple[int, int], str]:
 
 
 def classes_of(
-    origins: Int32[np.ndarray, "n 2"], labels: dict[tuple[int, int], str], classes: tuple[str, ...]
+    origins: Int32[np.ndarray, "n 2"],
+    labels: Mapping[tuple[int, int], str] | None,
+    of_slide: str,
+    classes: Sequence[str],
 ) -> Int64[np.ndarray, " n"]:
-    """Each tile's number among ``classes``; ``NO_CLASS`` where it has no label, or one of another name."""
+    """Each tile's number among ``classes``; ``NO_CLASS`` where it has no label, or one of another name.
+
+    A slide that has no table (None) gives its own label to all of its tiles.
+    """
     number = {name: index for index, name in enumerate(classes) if name}
+    if labels is None:
+        return np.full(len(origins), number.get(of_slide, NO_CLASS), np.int64)
     found = [number.get(labels.get((x, y), ""), NO_CLASS) for x, y in origins.tolist()]
     return np.asarray(found, np.int64).reshape(-1)

@@ -88,11 +88,7 @@ def _case(slide: Found, classes: tuple[str, ...]) -> Case:
     rows = np.nonzero(store.valid != Validity.UNREADABLE)[0]
     label = classes.index(entry.label) if entry.label in classes else NO_CLASS
     origins = store.origins[rows]
-    tiles = (
-        np.full(len(rows), label, np.int64)
-        if slide.labels is None
-        else classes_of(origins, dict(slide.labels), classes)
-    )
+    tiles = classes_of(origins, slide.labels, entry.label, classes)
     return Case(store.slide_id, entry.patient, entry.site, label, origins, tiles, _Reader(store.path, rows))
 
 

@@ -8,17 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import cv2
 import torch
 
 from wsi_lmc.embedding import EmbedConfig
 from wsi_lmc.executor import SerialExecutor
 from wsi_lmc.normalisers import load_normaliser, normaliser_fingerprint
-from wsi_lmc.publish import publishing
 from wsi_lmc.run import CHECKPOINT, EmbedInputs, RunOptions, embed_cohort, open_stores, train_cohort
 from wsi_lmc.steps.outcome import Outcome
 from wsi_lmc.study.comparators import COMPARATORS
-from wsi_lmc.study.data import normalise_run, typical_tile
+from wsi_lmc.study.data import normalise_run, write_typical_tile
 from wsi_lmc.training import TrainConfig
 
 MACENKO = "macenko"
@@ -43,9 +41,7 @@ def embed_normalised(material: Material, training: TrainConfig, options: RunOpti
     folder = material.run_folder / MACENKO
     reference = folder / "reference.png"
     by_id = {store.name.removesuffix(".zarr"): store for store in material.stores}
-    tile = typical_tile(open_stores([by_id[slide_id] for slide_id in material.seen]), training.seed)
-    with publishing(folder, reference) as draft:
-        draft.write_bytes(cv2.imencode(".png", cv2.cvtColor(tile, cv2.COLOR_RGB2BGR))[1].tobytes())
+    write_typical_tile(open_stores([by_id[slide_id] for slide_id in material.seen]), reference, training.seed)
     look = load_normaliser(_COMPARATOR.normalise, str(reference), None, torch.device("cpu"))
     assert look is not None  # noqa: S101  the comparator has one
     made_by = normaliser_fingerprint(_COMPARATOR.normalise, str(reference), None)

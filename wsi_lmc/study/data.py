@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from jaxtyping import Int64, UInt8
@@ -63,11 +64,8 @@ def labelled_tiles(run_folder: Path, classes: Sequence[str]) -> LabelledTiles:
     for number, store in enumerate(stores):
         table = labels_path(run_folder, store.slide_id)
         entry = entries.get(store.slide_id)
-        if table.is_file():
-            found = classes_of(store.origins, read_labels(table), tuple(classes))
-        else:
-            known = entry is not None and entry.label in classes
-            found = np.full(len(store), classes.index(entry.label) if entry and known else NO_CLASS, np.int64)
+        known = read_labels(table) if table.is_file() else None
+        found = classes_of(store.origins, known, entry.label if entry else "", classes)
         rows = np.intersect1d(usable_rows(store), np.flatnonzero(found != NO_CLASS))
         index.append(np.full(len(rows), number, np.int64))
         row.append(rows)
@@ -92,6 +90,13 @@ def typical_tile(stores: Sequence[TileStore], seed: int = 0) -> UInt8[np.ndarray
     look = np.stack(looks)
     number, row = chosen[int(np.abs(look - np.median(look, 0)).sum(1).argmin())]
     return stores[number].read(np.asarray([row]))[0]
+
+
+def write_typical_tile(stores: Sequence[TileStore], path: Path, seed: int = 0) -> None:
+    """Publish :func:`typical_tile` as a PNG file."""
+    tile = cv2.cvtColor(typical_tile(stores, seed), cv2.COLOR_RGB2BGR)
+    with publishing(path.parent, path) as draft:
+        draft.write_bytes(cv2.imencode(".png", tile)[1].tobytes())
 
 
 def normalise_run(

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
-import cv2
 import numpy as np
 import torch
 from jaxtyping import Float32, UInt8
@@ -14,12 +13,12 @@ from wsi_lmc.encoder import ENCODER_FOLDER, Encoder, embedding_width, load_encod
 from wsi_lmc.evaluation import colour_features, texture_features
 from wsi_lmc.normalisers import NormaliserName, load_normaliser, normaliser_fingerprint
 from wsi_lmc.pooling import pooled
-from wsi_lmc.publish import exclusive, prepare_output, publishing
+from wsi_lmc.publish import exclusive, prepare_output
 from wsi_lmc.run import find_stores, open_stores
 from wsi_lmc.stain import SeparationConfig
 from wsi_lmc.study.comparators import ROWS, WEIGHTED, Comparator
 from wsi_lmc.study.config import Study, StudyConfig
-from wsi_lmc.study.data import LabelledTiles, normalise_run, typical_tile
+from wsi_lmc.study.data import LabelledTiles, normalise_run, write_typical_tile
 from wsi_lmc.study.supervised import train_supervised
 from wsi_lmc.tilestore import TileStore
 from wsi_lmc.training import TrainConfig, train
@@ -121,10 +120,7 @@ class Workshop:
             return weights, None
         reference = self.out / "reference.png"
         if not reference.is_file():
-            tile = typical_tile(open_stores(find_stores([self.study.unlabelled])))
-            encoded = cv2.imencode(".png", cv2.cvtColor(tile, cv2.COLOR_RGB2BGR))[1]
-            with publishing(self.out, reference) as draft:
-                draft.write_bytes(encoded.tobytes())
+            write_typical_tile(open_stores(find_stores([self.study.unlabelled])), reference)
         return weights, str(reference)
 
 
