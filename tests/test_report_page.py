@@ -27,9 +27,11 @@ from tests.reports import (
 from wsi_lmc.codes import MEANINGS
 from wsi_lmc.errors import UsageError
 from wsi_lmc.evaluation import METRICS, Gain
+from wsi_lmc.featurestore import write_features
 from wsi_lmc.report import ReportConfig, build_report, write_report
 from wsi_lmc.report.blocks import cell, table
 from wsi_lmc.report.evaluations import verdict
+from wsi_lmc.tilestore import TileRows
 
 _VOID = {"meta", "link", "img", "br", "input"}
 _CSS = (Path(__file__).resolve().parents[1] / "wsi_lmc" / "report" / "templates" / "page.css").read_text()
@@ -93,6 +95,18 @@ def test_all_that_is_there_is_told(everything: tuple[Path, str]) -> None:
     assert "lmc is ahead" in page.text
     assert "SHA-256 abababababab…" in page.text
     assert page.open == []
+
+
+def test_features_of_normalised_tiles_are_said_to_be(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    rows = TileRows(np.zeros((2, 2), np.int32), np.ones(2, np.float32), np.zeros(2, np.uint8))
+    (tmp_path / "features").mkdir()
+    for slide_id, how in (("slide-0", "macenko"), ("slide-1", "none")):
+        encoder = {"name": "demo", "sha256": "cd" * 32, "mode": "none", "architecture": "vit-demo", "normalised": how}
+        attributes = {"slide": {"id": slide_id}, "encoder": encoder}
+        write_features(tmp_path / "features" / f"{slide_id}.zarr", np.zeros((2, 3), np.float32), rows, attributes)
+    page = Page(build_report([tmp_path], ReportConfig()))
+    assert page.text.count("tiles normalised by macenko") == 1
 
 
 def test_what_others_wrote_is_text(everything: tuple[Path, str]) -> None:

@@ -178,10 +178,10 @@ def _encoders(run: Run) -> tuple[list[tuple[Mapping[str, Any], int]], int, int]:
 
 def _taught(encoder: Mapping[str, Any], training: Training | None, runs: Sequence[Run]) -> tuple[str, str, str]:
     mode = str(encoder.get("mode", ""))
-    normalise = str(encoder.get("normalise", "none"))
+    normalised = str(encoder.get("normalised", "none"))
     known = _views(training.provenance) if training else "not trained" if mode == "none" else f"{mode or 'not known'}"
     views = f"{_told(encoder.get('architecture'))}; {known}"
-    views += f", tiles normalised by {normalise}" if normalise != "none" else ""
+    views += f", tiles normalised by {normalised}" if normalised != "none" else ""
     if training is None:
         return views, "nothing" if mode == "none" else "not known here", ""
     what = f"{counted(len(training.seen), 'slide')}, {counted(sum(training.seen.values()), 'tile')}"
