@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from wsi_lmc.loss import cross_correlation_loss, effective_rank, embedding_std
+from wsi_lmc.loss import LEAST_STD, cross_correlation_loss, effective_rank, embedding_std
 
 WEIGHT = 0.005
 
@@ -44,6 +44,34 @@ def test_known_values_of_a_batch_of_32() -> None:
     assert float(cross_correlation_loss(independent[0], independent[0], WEIGHT).invariance) == pytest.approx(
         0, abs=1e-6
     )
+
+
+def test_the_spread_term_is_the_hinge_on_deviations() -> None:
+    first, second = _pair(17, 5, 8)
+    first, second = first * torch.tensor([0.01, 0.1, 0.2, 1.0, 3.0]), second * 0.05
+    deviations = torch.stack([first.std(0), second.std(0)])
+    expected = float((LEAST_STD - deviations).clamp(min=0).sum(1).mean())
+    assert 1.0 < expected < 5 * LEAST_STD
+    plain, spread = (cross_correlation_loss(first, second, WEIGHT, spread_weight=weight) for weight in (0.0, 2.0))
+    assert float(plain.spread) == pytest.approx(expected, rel=1e-4)
+    assert float(plain.total) == pytest.approx(float(plain.invariance + WEIGHT * plain.redundancy))
+    assert float(spread.total - plain.total) == pytest.approx(2.0 * expected, rel=1e-4)
+
+
+def test_the_spread_term_pulls_features_apart_that_correlation_alone_leaves_all_but_constant() -> None:
+    reached = {}
+    for weight in (0.0, 1.0):
+        tiles = torch.randn(64, 4, generator=torch.Generator().manual_seed(5))
+        layer = torch.nn.Parameter(torch.eye(4) * 0.01)
+        optimiser = torch.optim.SGD([layer], 0.05)
+        for _ in range(200):
+            optimiser.zero_grad()
+            embedded = tiles @ layer
+            cross_correlation_loss(embedded, embedded * 1.01, WEIGHT, spread_weight=weight).total.backward()
+            optimiser.step()
+        reached[weight] = float(embedding_std((tiles @ layer).detach()))
+    assert reached[0.0] < 0.1
+    assert reached[1.0] == pytest.approx(LEAST_STD, abs=0.1)
 
 
 def test_shift_and_scale_of_a_feature_do_not_matter() -> None:

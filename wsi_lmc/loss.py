@@ -11,15 +11,21 @@ from jaxtyping import Float, Float32
 from torch import Tensor
 
 _SMALLEST_NORM = 1e-12
+LEAST_STD = 0.5
+"""What the spread term wants of every feature; vectors of a final layer norm allow about 1."""
 
 
 @dataclass(frozen=True)
 class LossTerms:
-    """``total`` = ``invariance`` + weight * ``redundancy``; ``mean_diagonal`` is the views' mean correlation."""
+    """``total`` is the weighted sum of the other terms but ``mean_diagonal``, the views' mean correlation.
+
+    ``spread`` is by how much the features' standard deviations over the batch fall short of ``LEAST_STD``, summed.
+    """
 
     total: Float32[Tensor, ""]
     invariance: Float32[Tensor, ""]
     redundancy: Float32[Tensor, ""]
+    spread: Float32[Tensor, ""]
     mean_diagonal: Float32[Tensor, ""]
 
 
@@ -28,8 +34,12 @@ def cross_correlation_loss(
     second: Float[Tensor, "b d"],
     weight: float,
     total: Callable[[Tensor], Tensor] = lambda values: values,
+    spread_weight: float = 0.0,
 ) -> LossTerms:
     """sum_i (1 - C_ii)^2 + ``weight`` * sum_{i != j} C_ij^2, with C the correlation of features over the batch.
+
+    C knows no scale, so nothing keeps features from becoming all but constant: with ``spread_weight``, a hinge on their
+    standard deviations is added (the variance term of VICReg, Bardes et al. 2022), the mean of both views'.
 
     Embeddings are centred over the batch and each feature normed; in float32 whatever the autocast type. ``total``
     sums over the processes that share a batch, with gradients: means, norms and C are then those of the whole batch,
@@ -48,7 +58,12 @@ def cross_correlation_loss(
         diagonal = correlation.diagonal()
         invariance = (1.0 - diagonal).square().sum()
         redundancy = correlation.square().sum() - diagonal.square().sum()
-        return LossTerms(invariance + weight * redundancy, invariance, redundancy, diagonal.mean())
+        deviation = norms / (whole[-1] - 1).clamp(min=1).sqrt()
+        spread = (LEAST_STD - deviation).clamp(min=0).sum() / 2
+        loss = invariance + weight * redundancy
+        return LossTerms(
+            loss + spread_weight * spread if spread_weight else loss, invariance, redundancy, spread, diagonal.mean()
+        )
 
 
 def effective_rank(embeddings: Float[Tensor, "b d"]) -> Float32[Tensor, ""]:

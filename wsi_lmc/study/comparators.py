@@ -35,6 +35,7 @@ class Change:
     steps: float = 1.0
     batch: float = 1.0
     projector: int = 0
+    spread_weight: float = 0.0
     held_out_share: float = 0.05
     gate: bool = True
 
@@ -104,6 +105,7 @@ ABLATIONS: Mapping[str, Comparator] = MappingProxyType(
         "lmc-blur": Comparator("views", ViewConfig(blur=1.5)),
         "lmc-crop": Comparator("views", ViewConfig(crop=0.5)),
         "lmc-projector": Comparator("views", ViewConfig(), change=Change(projector=4)),
+        "lmc-spread": Comparator("views", ViewConfig(), change=Change(spread_weight=1.0)),
         "lmc-batch-quarter": Comparator("views", ViewConfig(), change=Change(batch=0.25)),
         "lmc-batch-double": Comparator("views", ViewConfig(), change=Change(batch=2.0)),
         "lmc-steps-third": Comparator("views", ViewConfig(), change=Change(steps=1 / 3)),

@@ -92,6 +92,7 @@ class Workshop:
             architecture=config.architecture,
             views=replace(comparator.views, crop=min(config.crop, comparator.views.crop)),
             lr=config.lr,
+            spread_weight=change.spread_weight,
             projector=change.projector * embedding_width(config.architecture),
             separation=SeparationConfig(gate=change.gate),
             held_out_share=change.held_out_share,

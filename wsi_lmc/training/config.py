@@ -35,6 +35,10 @@ class TrainConfig:
     off_diagonal_weight: Annotated[
         float, Doc("Weight (lambda) of the redundancy term: more spreads the features, less ties the views closer.")
     ] = 0.005
+    spread_weight: Annotated[
+        float,
+        Doc("Weight of a term that keeps features from becoming all but constant (deviations below 0.5); 0: none."),
+    ] = 0.0
     projector: Annotated[
         int, Doc("Width of a projector of two layers between embedding and loss; 0: none, as in the paper.")
     ] = 0
@@ -129,5 +133,6 @@ _LEAST = {
     "final_lr": 0.0,
     "weight_decay": 0.0,
     "off_diagonal_weight": 0.0,
+    "spread_weight": 0.0,
     "projector": 0,
 }

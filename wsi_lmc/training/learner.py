@@ -139,7 +139,8 @@ class Learner:
 
     def _loss_and(self, embedded: Tensor, total: Callable[[Tensor], Tensor] = ALONE.total) -> LossTerms:
         first, second = (self.projector(side) for side in embedded.chunk(2))
-        return cross_correlation_loss(first, second, self.config.off_diagonal_weight, total)
+        config = self.config
+        return cross_correlation_loss(first, second, config.off_diagonal_weight, total, config.spread_weight)
 
     def _build_projector(self) -> nn.Module:
         """The projector, or nothing in its place."""
@@ -244,7 +245,7 @@ def build_schedule(optimizer: torch.optim.Optimizer, config: TrainConfig) -> LRS
 
 def _terms(terms: LossTerms) -> dict[str, Tensor]:
     named = {"loss": terms.total, "invariance": terms.invariance, "redundancy": terms.redundancy}
-    return named | {"mean_diagonal": terms.mean_diagonal}
+    return named | {"spread": terms.spread, "mean_diagonal": terms.mean_diagonal}
 
 
 def _numbers(values: dict[str, Tensor]) -> dict[str, float]:
