@@ -413,6 +413,20 @@ def test_the_folder_says_where_the_encoder_came_from(stores: list[TileStore], st
     assert str(straight.parent) not in "".join(file.read_text() for file in straight.rglob("*.json"))
 
 
+def test_features_that_are_all_but_constant_are_warned_of(
+    stores: list[TileStore], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Tiles that are nearly one and the same; those of the other tests have an untrained network's spread."""
+    alike = np.repeat(_tissue(1, 1), 40, axis=0) ^ np.random.default_rng(0).integers(0, 2, (40, 64, 64, 3), np.uint8)
+    config = replace(
+        CONFIG, steps=2, evaluate_every=1, views=ViewConfig(scale_low=1.0, scale_high=1.0, geometry="none")
+    )
+    for name, given in (("alike", [_write_store(tmp_path, "c", alike)]), ("tissue", stores)):
+        caplog.clear()
+        train(given, tmp_path / name, config)
+        assert ("the features are all but constant" in caplog.text) == (name == "alike"), caplog.text
+
+
 def test_metrics_hold_the_terms_and_the_held_out_terms(straight: Path) -> None:
     rows = _rows(straight)
     assert [row["step"] for row in rows] == [0, 1, 2, 3, 4, 5, 6]

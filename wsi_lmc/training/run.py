@@ -49,6 +49,7 @@ from wsi_lmc.training.probe import KnnProbe, probe_of
 
 _log = logging.getLogger(__name__)
 _COLLAPSED_RANK = 1.5
+_FAINT_STD = 0.05  # of features, over held-out tiles; an untrained network has some 0.2
 
 
 @dataclass(frozen=True)
@@ -228,6 +229,12 @@ def _warn_of_collapse(step: int, metrics: dict[str, float]) -> None:
     rank = metrics["held_out_effective_rank"]
     if rank < _COLLAPSED_RANK:
         _log.warning("step %d: the features have collapsed onto one direction (effective rank %.2f)", step, rank)
+    elif metrics["held_out_std"] < _FAINT_STD:
+        _log.warning(
+            "step %d: the features are all but constant (standard deviation %.3f over tiles): any shift between sites "
+            "is large beside that, and half precision would lose them; --spread-weight 1 keeps them apart",
+            *(step, metrics["held_out_std"]),
+        )
 
 
 def _publish_encoder(learner: Learner, cohort: _Cohort, out: Path) -> str:
