@@ -10,7 +10,6 @@ Two measurements of the same encoders, those that ``pipelines.colon`` trained on
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
 
@@ -168,15 +167,19 @@ def _protocols(
 
 
 def _pairs(slides: Sequence[SlideFeatures], protocols: int) -> PairFeatures:
-    """Every tile in one protocol beside itself in the next; features centred over all protocols."""
+    """Every tile once, in one protocol beside itself in the next; features centred over all protocols.
+
+    All pairs of neighbouring protocols occur, a tile's number says which is its own: were a tile to stand there in
+    several protocols, it would be found itself, or in another protocol, before its pair.
+    """
     count = len(slides) // protocols
-    parts = [np.concatenate([slide.features for slide in slides[start * count : (start + 1) * count]])
-             for start in range(protocols)]  # fmt: skip
+    every = np.stack([np.concatenate([slide.features for slide in slides[start * count : (start + 1) * count]])
+                      for start in range(protocols)])  # fmt: skip
     groups = np.unique([slide.patient for slide in slides[:count] for _ in slide.labels], return_inverse=True)[1]
-    centre = np.concatenate(parts).mean(axis=0)  # an untrained network's features all point one way
-    first = np.concatenate([one - centre for one, _ in pairwise(parts)])
-    second = np.concatenate([other - centre for _, other in pairwise(parts)])
-    return PairFeatures(first, second, np.tile(groups.astype(np.int64), protocols - 1))
+    centred = every - every.mean(axis=(0, 1))  # an untrained network's features all point one way
+    tile = np.arange(len(groups))
+    own = tile % (protocols - 1)
+    return PairFeatures(centred[own, tile], centred[own + 1, tile], groups.astype(np.int64))
 
 
 def _values(found: Sequence[Evaluation]) -> dict[str, dict[str, list[float]]]:
