@@ -278,7 +278,7 @@ def test_scores_are_scikit_learns(runs: Mapping[str, Path]) -> None:
         assert scores["F1"] == pytest.approx(f1_score(truth, chances >= threshold))
         assert scores["balanced accuracy"] == pytest.approx(balanced_accuracy_score(truth, chances >= threshold))
         assert scores["accuracy"] == pytest.approx(float(((chances >= threshold) == truth).mean()))
-        by_class = recall_score(truth, chances >= threshold, average=None)
+        by_class = [recall_score(truth, chances >= threshold, pos_label=label) for label in (0, 1)]
         np.testing.assert_allclose([scores[f"accuracy of {name}"] for name in CLASSES], by_class)
 
 
