@@ -180,7 +180,10 @@ def _both(
                 marked = marking.mark({SOURCE: features[source], target: features[target]}, seed)
                 found.setdefault(f"{source} > {target}", []).append(marked)
     scores = {score.row: score for score in score_rows(found, "", encoders.data.classes)}
-    return {pair: (score.site or 0.0, score.mean["AUROC"]) for pair, score in scores.items()}
+    return {
+        pair: (float("nan") if score.site is None else score.site, score.mean["AUROC"])
+        for pair, score in scores.items()
+    }
 
 
 def _by_parts(call: Callable[[np.ndarray], np.ndarray], tiles: np.ndarray) -> np.ndarray:

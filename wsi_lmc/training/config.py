@@ -37,7 +37,10 @@ class TrainConfig:
     ] = 0.005
     spread_weight: Annotated[
         float,
-        Doc("Weight of a term that keeps features from becoming all but constant (deviations below 0.5); 0: none."),
+        Doc(
+            "Weight of a term that keeps features (with a projector, what it makes of them) from becoming all but "
+            "constant, by deviations below 0.5; 0: none."
+        ),
     ] = 0.0
     projector: Annotated[
         int, Doc("Width of a projector of two layers between embedding and loss; 0: none, as in the paper.")
