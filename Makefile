@@ -47,7 +47,7 @@ check: install
 audit:
 	@test -x $(AUDIT)/bin/pip-audit || { $(PYTHON) -m venv $(AUDIT) && \
 	  $(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1; }
-	@printf '%s\n' $(ORACLES) $(UMAP) | cat constraints.txt - | sort -u > $(AUDIT)/requirements.txt
+	@printf '%s\n' $(ORACLES) $(UMAP) | cat constraints.txt tests/consumers.txt - | sort -u > $(AUDIT)/requirements.txt
 	@$(AUDIT)/bin/pip-audit --strict --no-deps --disable-pip --progress-spinner off -r $(AUDIT)/requirements.txt || { \
 	  echo "make audit has not passed: see above which versions have known holes (take newer ones in constraints.txt),"; \
 	  echo "or why advisories could not be asked for (try again where https://pypi.org can be reached)."; exit 1; }
@@ -61,7 +61,7 @@ fuzz: install
 install: $(VENV)/.installed
 
 # Exact versions that the tests passed with; plain "pip install ." takes newer ones.
-$(VENV)/.installed: pyproject.toml constraints.txt
+$(VENV)/.installed: pyproject.toml constraints.txt tests/consumers.txt
 	@test -n "$(PYTHON)" || { \
 	  echo "No Python 3.12 or newer found (zarr 3.4 needs it); 'python3' is: $$(python3 --version 2>&1)."; \
 	  echo "Install one and try again: 'pyenv install 3.12', or 'uv python install 3.12',"; \
@@ -70,6 +70,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(VENV)/oracles $(ORACLES)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(VENV)/umap $(UMAP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(VENV)/consumers \
+	  -r tests/consumers.txt
 	@touch $@
 
 clean:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from wsi_lmc.cohort import SlideEntry
 from wsi_lmc.errors import UsageError
 from wsi_lmc.export import export_features
 from wsi_lmc.export.trident import magnification
@@ -51,6 +52,11 @@ def make_store(folder: Path, slide_id: str, count: int, **changes: Any) -> Featu
     path = folder / f"{len(list(folder.iterdir()))}.zarr"
     write_features(path, features, TileRows(origins, np.ones(count, np.float32), valid), attributes)
     return FeatureStore.open(path)
+
+
+def known(**slides: tuple[str, str]) -> list[SlideEntry]:
+    """Entries of slides: patient and label by id."""
+    return [SlideEntry(Path(name), name, patient=patient, label=label) for name, (patient, label) in slides.items()]
 
 
 @pytest.fixture
@@ -158,7 +164,7 @@ def test_folder_of_a_fractional_magnification_is_named_as_trident_does(stores: P
 def test_clam_reads_what_is_written(stores: Path, tmp_path: Path) -> None:
     both = [make_store(stores, "a", 6), make_store(stores, "b", 9)]
     out = tmp_path / "out"
-    labels = {"b": ("patient 2", "tumor, high"), "a": ("patient 1", "normal"), "elsewhere": ("p", "normal")}
+    labels = known(b=("patient 2", "tumor, high"), a=("patient 1", "normal"), elsewhere=("p", "normal"))
     result = export_features(both, "clam", out, labels)
     assert {path.relative_to(out).as_posix() for path in result.files} == {
         *("h5_files/a.h5", "h5_files/b.h5", "pt_files/a.pt", "pt_files/b.pt", "dataset.csv")
@@ -231,7 +237,7 @@ def test_a_slide_without_tiles_gets_empty_arrays(to: Any, stores: Path, tmp_path
 
 def test_slides_clam_cannot_train_on_have_no_row(stores: Path, tmp_path: Path) -> None:
     cohort = [make_store(stores, name, count) for name, count in (("ok", 3), ("empty", 0), ("new", 4), ("blank", 2))]
-    labels = {"ok": ("", "tumor"), "empty": ("p", "tumor"), "blank": ("p", "")}
+    labels = known(ok=("", "tumor"), empty=("p", "tumor"), blank=("p", ""))
     result = export_features(cohort, "clam", tmp_path / "out", labels)
     assert {skip.slide_id: skip.reason.split(":")[0] for skip in result.skipped} == {
         **{"empty": "no tiles", "new": "no label", "blank": "no label"}
@@ -243,15 +249,15 @@ def test_slides_clam_cannot_train_on_have_no_row(stores: Path, tmp_path: Path) -
 def test_no_data_set_without_labels_and_none_for_trident(stores: Path, tmp_path: Path) -> None:
     store = make_store(stores, "a", 2)
     export_features([store], "clam", tmp_path / "clam")
-    result = export_features([store], "clam", tmp_path / "clam", {"a": ("p", ""), "elsewhere": ("p", "tumor")})
+    result = export_features([store], "clam", tmp_path / "clam", known(a=("p", ""), elsewhere=("p", "tumor")))
     assert result.skipped == ()
-    export_features([store], "trident", tmp_path / "trident", {"a": ("p", "tumor")})
+    export_features([store], "trident", tmp_path / "trident", known(a=("p", "tumor")))
     assert not [name for name in files_below(tmp_path / "clam") if name.endswith(".csv")]
     assert not [name for name in files_below(tmp_path / "trident") if name.endswith(".csv")]
 
 
 def test_cells_cannot_run_as_formulas(stores: Path, tmp_path: Path) -> None:
-    labels = {"a": ("=HYPERLINK(1)", "+1"), "b": ("@x", "-")}
+    labels = known(a=("=HYPERLINK(1)", "+1"), b=("@x", "-"))
     export_features([make_store(stores, "a", 2), make_store(stores, "b", 2)], "clam", tmp_path / "out", labels)
     with (tmp_path / "out" / "dataset.csv").open(newline="") as file:
         assert list(csv.reader(file))[1:] == [["'=HYPERLINK(1)", "a", "+1"], ["'@x", "b", "'-"]]
@@ -263,7 +269,7 @@ def test_a_damaged_store_is_skipped_with_its_reason_and_the_others_go_on(to: Any
     """A chunk that is gone would be read as zeros, and the zeros exported."""
     lost, whole = make_store(stores, "lost", 8), make_store(stores, "whole", 3)
     (lost.path / "features" / "c.0.0").unlink()
-    result = export_features([lost, whole], to, tmp_path / "out", {"lost": ("p", "x"), "whole": ("q", "y")})
+    result = export_features([lost, whole], to, tmp_path / "out", known(lost=("p", "x"), whole=("q", "y")))
     assert [skip.slide_id for skip in result.skipped] == ["lost"]
     assert "features" in result.skipped[0].reason
     assert not [name for name in files_below(tmp_path / "out") if "lost" in name]
@@ -273,7 +279,7 @@ def test_a_damaged_store_is_skipped_with_its_reason_and_the_others_go_on(to: Any
 @pytest.mark.parametrize("to", ["trident", "clam"])
 def test_a_second_export_gives_the_same_bytes_and_leaves_nothing_behind(to: Any, stores: Path, tmp_path: Path) -> None:
     cohort = [make_store(stores, "a", 6), make_store(stores, "b", 0)]
-    labels = {"a": ("p", "x"), "b": ("q", "y")}
+    labels = known(a=("p", "x"), b=("q", "y"))
     out = tmp_path / "out"
     first = export_features(cohort, to, out, labels)
     before = {path: path.read_bytes() for path in first.files}

@@ -27,7 +27,7 @@ COMMANDS = {
     "status": "Say how far a run is, from any shell: counts, pace, time left, failures.",
     "verify": "Check that all of a run is there, whole and of what it claims to be; --repair mends.",
     "retry-failed": "Run again what failed, as it was asked for.",
-    "export": "Write features as TRIDENT or CLAM read them, or an encoder as ONNX.",
+    "export": "Write features as other tools read them (TRIDENT, CLAM, STAMP, QuPath, ...), or an encoder as ONNX.",
     "push": "Publish an encoder on the Hugging Face Hub, after asking.",
     "demo": "Run everything on synthetic slides of two sites, or on yours.",
 }

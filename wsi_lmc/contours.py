@@ -1,13 +1,14 @@
-"""Tissue outlines between masks and GeoJSON: level-0 pixels, closed rings, as QuPath reads and writes them."""
+"""Outlines and tiles as GeoJSON, and outlines as masks: level-0 pixels, closed rings, as QuPath reads and writes."""
 
 import json
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float64
 from skimage import draw
 
 from wsi_lmc.errors import SlideError, without_quotes
@@ -62,7 +63,13 @@ def polygons_to_mask(
 
 def to_geojson(slide_id: str, polygons: list[Polygon], offset: SlidePoint) -> str:
     """A FeatureCollection for QuPath, which crops a slide to its bounds: ``offset`` (their origin) is subtracted."""
-    features = [
+    document = {"type": "FeatureCollection", "features": tissue_objects(slide_id, polygons, offset)}
+    return json.dumps(document, separators=(",", ":")) + "\n"
+
+
+def tissue_objects(slide_id: str, polygons: list[Polygon], offset: SlidePoint) -> list[dict[str, Any]]:
+    """QuPath's annotations, one a polygon, from ``offset`` (level-0 pixels)."""
+    return [
         {
             "type": "Feature",
             "id": str(uuid.uuid5(_NAMESPACE, f"{slide_id}/{index}")),
@@ -74,7 +81,36 @@ def to_geojson(slide_id: str, polygons: list[Polygon], offset: SlidePoint) -> st
         }
         for index, polygon in enumerate(polygons)
     ]
-    return json.dumps({"type": "FeatureCollection", "features": features}, separators=(",", ":")) + "\n"
+
+
+def tile_objects(
+    slide_id: str,
+    corners: Float64[np.ndarray, "n 2"],
+    footprint: tuple[float, float],
+    measurements: Mapping[str, Float64[np.ndarray, " n"]],
+) -> list[dict[str, Any]]:
+    """QuPath's tile objects, with numbers that were measured of each.
+
+    ``corners`` are x, y of the top-left in level-0 pixels from the corner of the scanned area, which is QuPath's
+    origin; ``footprint`` is a tile's width and height there.
+    """
+    return [
+        {
+            "type": "Feature",
+            "id": str(uuid.uuid5(_NAMESPACE, f"{slide_id}/{x:.12g},{y:.12g}")),
+            "geometry": {"type": "Polygon", "coordinates": [_box(x, y, footprint)]},
+            "properties": {
+                "objectType": "tile",
+                "measurements": {name: float(f"{values[row]:.6g}") for name, values in measurements.items()},
+            },
+        }
+        for row, (x, y) in enumerate(corners.tolist())
+    ]
+
+
+def _box(x: float, y: float, footprint: tuple[float, float]) -> Ring:
+    right, bottom = round(x + footprint[0], 3), round(y + footprint[1], 3)
+    return [[x, y], [right, y], [right, bottom], [x, bottom], [x, y]]
 
 
 def read_geojson(path: Path, offset: SlidePoint) -> list[Polygon]:

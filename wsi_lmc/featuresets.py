@@ -117,7 +117,7 @@ def _slides_of(folder: Path, given: Mapping[str, SlideEntry]) -> list[Found]:
     if not paths:
         raise UsageError(f"no features in {folder}", "a run folder that embed wrote", "Run 'wsi-lmc embed' first.")
     run = inside.parent
-    tiled = _tiled_in(run)
+    tiled = tiled_in(run)
     homes = {home: {entry.slide_id: entry for entry in list_slides(home)} for home in {run, *tiled.values()}}
     found: list[Found] = []
     for store in map(FeatureStore.open, paths):
@@ -138,7 +138,7 @@ def _slides_of(folder: Path, given: Mapping[str, SlideEntry]) -> list[Found]:
     return found
 
 
-def _tiled_in(run: Path) -> dict[str, Path]:
+def tiled_in(run: Path) -> dict[str, Path]:
     """The run folder where a slide's tiles lie, by slide, as ``embed`` was asked for them; the latest counts."""
     homes: dict[str, Path] = {}
     for request in requests(run, "embed"):

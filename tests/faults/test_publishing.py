@@ -26,7 +26,7 @@ ALLOWED = {
     "encoder/card.py": "is given a draft's path",
     "encoder/folder.py": "is given a draft's path",
     "evaluation/pictures.py": "is given a draft's path",
-    "export/clam.py": "is given a draft's path",
+    "export/arrays.py": "is given a draft's path",
     "export/onnx.py": "writes beside, then renames",
     "checkpoint.py": "drafts, and the log of metrics, a line at a time: a torn last line is left out when it is read",
     "study/data.py": "is given a draft's path",

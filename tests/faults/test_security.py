@@ -213,8 +213,9 @@ def test_exports_refuse_links_in_their_output(place: str, tiled: Path, tmp_path:
     embed_cohort(EmbedInputs(stores), "untrained:vit-demo", run, EmbedConfig(device="cpu"), SERIAL)
     _, look = _link(tmp_path / "out", place, "folder")
     before = look()
+    entries = [SlideEntry(Path("north-01"), "north-01", patient="p1", label="tumor")]
     with pytest.raises(UsageError, match="is a link"):
-        export_features(find_features(run), "clam", tmp_path / "out", {"north-01": ("p1", "tumor")})
+        export_features(find_features(run), "clam", tmp_path / "out", entries)
     assert look() == before
 
 

@@ -6,30 +6,39 @@ from typing import Annotated, Literal
 import typer
 
 from wsi_lmc.errors import UsageError
-from wsi_lmc.export import export_features
+from wsi_lmc.export import Target, export_features
+from wsi_lmc.featuresets import tiled_in
 from wsi_lmc.run import find_features
 from wsi_lmc.runfolder import DEFAULT, list_slides
 
 
 def command(
     to: Annotated[
-        Literal["trident", "clam", "onnx"],
-        typer.Option(help="Whose layout: trident (also Patho-Bench and TITAN) or clam; or onnx, for an encoder."),
+        Literal[Target, "onnx"],
+        typer.Option(
+            help="Whose layout: trident is also Patho-Bench's and TITAN's, transmil also DSMIL's, spatialdata also "
+            "LazySlide's; or onnx, for an encoder."
+        ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the exported files; of onnx, the file.")],
     run: Annotated[Path, typer.Argument(help="Run folder; for onnx, the folder that train wrote.")] = DEFAULT,
 ) -> None:
     """Write a run's features as another tool reads them; tiles that could not be read are left out.
 
-    CLAM's dataset.csv holds the patients and labels of the manifest that the slides came from. With --to onnx, an
-    encoder: bytes of RGB tiles in, features out, in float32 (the package's extra onnx).
+    Tables to train from (CLAM's dataset.csv, STAMP's clini.csv, eva's manifest.csv and the like) hold the patients and
+    labels of the manifest that the slides came from. anndata and spatialdata need the package's extra scverse, parquet
+    the extra parquet. With --to onnx, an encoder: bytes of RGB tiles in, features out, in float32 (the extra onnx).
     """
     if to == "onnx":
         _export_encoder(run, output)
         return
     stores = find_features(run)
-    labels = {entry.slide_id: (entry.patient, entry.label) for entry in list_slides(run)}
-    result = export_features(stores, to, output, labels)
+    tiled = tiled_in(run)
+    entries = {entry.slide_id: entry for home in (*set(tiled.values()), run) for entry in list_slides(home)}
+    outlines = {
+        store.slide_id: tiled.get(store.slide_id, run) / "contours" / f"{store.slide_id}.geojson" for store in stores
+    }
+    result = export_features(stores, to, output, entries.values(), outlines)
     for slide in result.skipped:
         typer.echo(f"{slide.slide_id}: {slide.reason}", err=True)
     for slide_id, count in result.dropped.items():

@@ -1,4 +1,4 @@
-"""What every export starts from: one slide's usable features, and the checks that slides belong together."""
+"""What every export starts from: one slide's usable features with what is known of it, and what slides must share."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -6,12 +6,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32, Int32
+from jaxtyping import Float32, Float64, Int32, Int64
 
-from wsi_lmc.cohort import safe_id
-from wsi_lmc.errors import StoreError, UsageError
+from wsi_lmc.cohort import SlideEntry, safe_id
+from wsi_lmc.contours import Polygon, read_geojson
+from wsi_lmc.errors import SlideError, StoreError, UsageError
 from wsi_lmc.featurestore import FeatureStore
 from wsi_lmc.tilestore import Validity
+from wsi_lmc.units import SlidePoint
 from wsi_lmc.zarrio import Attributes, damaged_arrays
 
 
@@ -38,16 +40,99 @@ class ExportResult:
 
 @dataclass(frozen=True)
 class Bag:
-    """Usable tiles of one slide: ``origins`` are x, y of the top-left corner in level-0 pixels."""
+    """Usable tiles of one slide: ``origins`` are x, y of the top-left corner in level-0 pixels.
+
+    ``outline`` is the GeoJSON of its tissue, None where the run has none.
+    """
 
     slide_id: str
     features: Float32[np.ndarray, "n d"]
     origins: Int32[np.ndarray, "n 2"]
+    tissue_fraction: Float32[np.ndarray, " n"]
     attributes: Attributes
+    entry: SlideEntry
+    outline: Path | None
     dropped: int
 
+    @property
+    def encoder(self) -> str:
+        """The encoder's name, as it may stand in a file's name."""
+        return safe_id(str(self.attributes["encoder"]["name"]))
 
-def load_bag(store: FeatureStore) -> Bag:
+    @property
+    def px(self) -> int:
+        """Side of a tile in target pixels."""
+        return int(self.attributes["tile"]["px"])
+
+    @property
+    def footprint(self) -> tuple[float, float]:
+        """Width and height of a tile in level-0 pixels."""
+        width, height = self.attributes["tile"]["footprint"]
+        return float(width), float(height)
+
+    @property
+    def tile_um(self) -> float:
+        """Side of a tile in microns; of oblong pixels, of the square of equal area."""
+        return self.px * geometric_mean(self.attributes["tile"]["effective_mpp"])
+
+    @property
+    def corner(self) -> tuple[int, int]:
+        """x, y of the scanned area's corner in level-0 pixels, where the grid begins and QuPath has its origin."""
+        x, y = tuple(self.attributes["slide"].get("bounds") or (0, 0))[:2]
+        return int(x), int(y)
+
+    @property
+    def centres(self) -> Float64[np.ndarray, "n 2"]:
+        """x, y of each tile's centre in level-0 pixels."""
+        return self.origins + np.asarray(self.footprint) / 2
+
+    @property
+    def microns(self) -> Float64[np.ndarray, "n 2"]:
+        """x, y of each tile's top-left corner in microns from the slide's."""
+        return self.origins * np.asarray(self.attributes["slide"]["mpp"], np.float64)
+
+    @property
+    def steps(self) -> Int64[np.ndarray, "n 2"]:
+        """Column and row of each tile in the grid: neighbours differ by 1, whatever a tile's size on the slide."""
+        step = np.asarray(self.footprint) * self.attributes["tile"]["stride"] / self.px
+        return np.rint((self.origins - np.asarray(self.corner)) / step).astype(np.int64)
+
+    def tissue(self) -> list[Polygon]:
+        """Outlines of the tissue in level-0 pixels, of the whole slide (not of what QuPath crops it to).
+
+        Raises:
+            StoreError: the outline's file is damaged.
+        """
+        if self.outline is None or not self.outline.is_file():
+            return []
+        try:
+            return read_geojson(self.outline, SlidePoint(*self.corner))
+        except SlideError as error:
+            raise StoreError(error.found, error.expected, "Tile this slide again with --overwrite.") from error
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What is remembered of a slide once its features have left the memory; ``dim`` is of its features."""
+
+    entry: SlideEntry
+    tiles: int
+    dropped: int
+    attributes: Attributes
+    dim: int
+
+    @property
+    def slide_id(self) -> str:
+        """The slide's safe id."""
+        return self.entry.slide_id
+
+
+def geometric_mean(pair: Sequence[float]) -> float:
+    """Mean of a value along x and along y: the side of the square of equal area."""
+    return float(pair[0] * pair[1]) ** 0.5
+
+
+def load_bag(store: FeatureStore, entry: SlideEntry, outline: Path | None = None) -> Bag:
     """Read a store whole, as float32, without its unreadable tiles.
 
     Raises:
@@ -66,7 +151,10 @@ def load_bag(store: FeatureStore) -> Bag:
         slide_id=store.slide_id,
         features=fresh.features[usable].astype(np.float32),
         origins=fresh.origins[usable],
+        tissue_fraction=fresh.tissue_fraction[usable],
         attributes=store.attributes,
+        entry=entry,
+        outline=outline,
         dropped=int(np.count_nonzero(~usable)),
     )
 

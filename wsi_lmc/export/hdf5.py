@@ -13,20 +13,24 @@ import numpy as np
 
 from wsi_lmc.publish import publishing
 
+Attributes = Mapping[str, str | int | float]
+
 
 @dataclass(frozen=True)
 class Dataset:
     """An array and what its file says of it."""
 
     values: np.ndarray
-    attributes: Mapping[str, str | int | float] = field(default_factory=dict)
+    attributes: Attributes = field(default_factory=dict)
 
 
-def write_hdf5(out: Path, final: Path, datasets: Mapping[str, Dataset]) -> Path:
-    """Write datasets to ``final``, somewhere below ``out``. No times are stored: same input, same bytes."""
+def write_hdf5(out: Path, final: Path, datasets: Mapping[str, Dataset], about: Attributes | None = None) -> Path:
+    """Write datasets to ``final``, below ``out``, and ``about`` as attributes of the file. Same input, same bytes."""
     with publishing(out, final) as draft, h5py.File(draft, "w") as file:
+        for key, value in (about or {}).items():
+            file.attrs[key] = value
         for name, dataset in datasets.items():
-            stored = file.create_dataset(name, data=dataset.values, track_times=False)
+            stored = file.create_dataset(name, data=dataset.values, track_times=False)  # same bytes
             for key, value in dataset.attributes.items():
                 stored.attrs[key] = value
     return final

@@ -5,13 +5,11 @@
 package speaks of microns per pixel, so both stand in the attributes: ``mpp`` is the true one.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from wsi_lmc.cohort import safe_id
-from wsi_lmc.export.bags import Bag
+from wsi_lmc.export.bags import Bag, geometric_mean
 from wsi_lmc.export.hdf5 import Dataset, write_hdf5
 
 _CONVENTIONAL = (80, 60, 40, 20, 10, 5, 2.5, 1.25)
@@ -31,7 +29,7 @@ def magnification(mpp: float) -> int | float:
 
 def write_trident(bag: Bag, out: Path) -> list[Path]:
     """Write a slide's coordinate file and feature file below ``out``."""
-    tile, encoder = bag.attributes["tile"], safe_id(str(bag.attributes["encoder"]["name"]))
+    tile, encoder = bag.attributes["tile"], bag.encoder
     folder = out / f"{magnification(tile['mpp']):g}x_{tile['px']}px_{_overlap(bag)}px_overlap"
     coords = Dataset(bag.origins.astype(np.int64), _describe(bag))
     about = {"name": bag.slide_id, "savetodir": "", "encoder": encoder}
@@ -50,15 +48,15 @@ def _describe(bag: Bag) -> dict[str, str | int | float]:
     slide, tile = bag.attributes["slide"], bag.attributes["tile"]
     return {
         "patch_size": int(tile["px"]),
-        "patch_size_level0": round(_mean(tile["footprint"])),
-        "level0_magnification": magnification(_mean(slide["mpp"])),
+        "patch_size_level0": round(geometric_mean(tile["footprint"])),
+        "level0_magnification": magnification(geometric_mean(slide["mpp"])),
         "target_magnification": magnification(tile["mpp"]),
         "overlap": _overlap(bag),
         "name": bag.slide_id,
         "savetodir": "",
         "level0_width": int(slide["width"]),
         "level0_height": int(slide["height"]),
-        "mpp": _mean(tile["effective_mpp"]),
+        "mpp": geometric_mean(tile["effective_mpp"]),
     }
 
 
@@ -66,8 +64,3 @@ def _overlap(bag: Bag) -> int:
     """Target pixels that neighbouring tiles share; 0 where they lie apart."""
     tile = bag.attributes["tile"]
     return max(0, int(tile["px"]) - int(tile["stride"]))
-
-
-def _mean(pair: Sequence[float]) -> float:
-    """Geometric mean of a value along x and along y."""
-    return float(pair[0] * pair[1]) ** 0.5

@@ -2,7 +2,6 @@
 
 import json
 import math
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +16,9 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from scipy.stats import rankdata
 
+from wsi_lmc.contours import tile_objects
 from wsi_lmc.heads.slides import ATTENTION
 
-_NAMESPACE = uuid.UUID("5d1f4f0c-6f0a-5b6e-9a55-0a4d6a0b7c21")  # ids must not change between runs
 _LONG_SIDE = 800  # pixels of a panel's picture, about as many as are shown
 _VEIL = 0.25  # how white the overview becomes, so that its colours are not read as values
 _COVER = 0.75  # share of a tile's colour in what is seen of it
@@ -74,18 +73,7 @@ def to_geojson(tiles: TileMap) -> str:
     if ATTENTION in columns:
         columns[f"{ATTENTION} percentile"] = percentiles(columns[ATTENTION])
     corners = tiles.origins.astype(np.float64) - place.bounds
-    features = [
-        {
-            "type": "Feature",
-            "id": str(uuid.uuid5(_NAMESPACE, f"{place.slide_id}/{x:g},{y:g}")),
-            "geometry": {"type": "Polygon", "coordinates": [_ring(x, y, place.footprint)]},
-            "properties": {
-                "objectType": "tile",
-                "measurements": {name: float(f"{values[row]:.6g}") for name, values in columns.items()},
-            },
-        }
-        for row, (x, y) in enumerate(corners.tolist())
-    ]
+    features = tile_objects(place.slide_id, corners, place.footprint, columns)
     return json.dumps({"type": "FeatureCollection", "features": features}, separators=(",", ":")) + "\n"
 
 
@@ -166,9 +154,3 @@ def _painted(
         (x0, y0), (x1, y1) = np.maximum(starts[row], 0), ends[row]
         painted[y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1)] = values[row]
     return painted
-
-
-def _ring(x: float, y: float, footprint: tuple[float, float]) -> list[list[float]]:
-    """A box, closed."""
-    right, bottom = round(x + footprint[0], 3), round(y + footprint[1], 3)
-    return [[x, y], [right, y], [right, bottom], [x, bottom], [x, y]]
