@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 import uuid
@@ -19,7 +20,7 @@ from wsi_lmc.contours import read_geojson
 from wsi_lmc.export import Target, export_features
 from wsi_lmc.featurestore import FeatureStore
 from wsi_lmc.run import find_features
-from wsi_lmc.runfolder import list_slides
+from wsi_lmc.runfolder import Request, list_slides, plan
 from wsi_lmc.tilestore import TileStore
 from wsi_lmc.units import SlidePoint
 
@@ -228,3 +229,16 @@ def check_qupath(document: dict[str, Any]) -> None:
             assert all(isinstance(value, int) and 0 <= value <= 255 for value in colour)
         values = properties.get("measurements", {}).values()
         assert all(isinstance(value, float | int) and math.isfinite(value) for value in values)
+
+
+def test_patients_and_outlines_are_found_where_the_tiles_are(run: Path, tmp_path: Path, program: Any) -> None:
+    """Features in a folder of their own: its export knows what the manifest beside the tiles says."""
+    apart = tmp_path / "apart"
+    shutil.copytree(run / "features", apart / "features")
+    plan(apart, "embed", Request((SLIDE_ID,), stores={SLIDE_ID: str(run / "tiles" / f"{SLIDE_ID}.zarr")}))
+    for to in ("clam", "qupath"):
+        result = program("export", apart, "--to", to, "-o", tmp_path / to)
+        assert result.returncode == 0, result.stderr
+    assert table(tmp_path / "clam" / "dataset.csv")[1] == ["P2", SLIDE_ID, "cancer"]
+    document = json.loads((tmp_path / "qupath" / f"{SLIDE_ID}.geojson").read_text())
+    assert document["features"][0]["properties"]["objectType"] == "annotation"

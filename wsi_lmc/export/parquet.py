@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow as pa  # pyright: ignore[reportMissingImports]  an extra
+import pyarrow.parquet as pq  # pyright: ignore[reportMissingImports]
 
 from wsi_lmc.export.bags import Bag, Exported, Skipped
 from wsi_lmc.publish import publishing

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-import anndata
+import anndata  # pyright: ignore[reportMissingImports]  an extra
 import numpy as np
-import pandas as pd
+import pandas as pd  # pyright: ignore[reportMissingImports]
 
 from wsi_lmc.export.bags import Bag
 from wsi_lmc.export.regions import tissue_ids

@@ -7,13 +7,13 @@ as the attribute ``tile_spec``.
 from pathlib import Path
 from typing import Any
 
-import anndata
+import anndata  # pyright: ignore[reportMissingImports]  an extra
 import geopandas
 import numpy as np
-import pandas as pd
+import pandas as pd  # pyright: ignore[reportMissingImports]
 import shapely
-from spatialdata import SpatialData
-from spatialdata.models import ShapesModel, TableModel
+from spatialdata import SpatialData  # pyright: ignore[reportMissingImports]
+from spatialdata.models import ShapesModel, TableModel  # pyright: ignore[reportMissingImports]
 
 from wsi_lmc.export.bags import Bag
 from wsi_lmc.export.regions import tissue_ids
