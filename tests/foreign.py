@@ -30,10 +30,8 @@ def write(path: Path, attributes: dict[str, dict[str, Any]] | None = None, **dat
     path.parent.mkdir(parents=True, exist_ok=True)
     with h5py.File(path, "w") as file:
         for name, values in datasets.items():
-            chunks = (1, *values.shape[1:]) if values.size else None
-            stored = file.create_dataset(
-                name, data=values, chunks=chunks, maxshape=(None, *values.shape[1:]) if values.size else None
-            )
+            growing = {"chunks": (1, *values.shape[1:]), "maxshape": (None, *values.shape[1:])} if values.size else {}
+            stored = file.create_dataset(name, data=values, **growing)
             for key, value in (attributes or {}).get(name, {}).items():
                 stored.attrs[key] = value
     return path
@@ -51,9 +49,10 @@ def about_trident(**changes: Any) -> dict[str, Any]:
 
 def about_clam(**changes: Any) -> dict[str, Any]:
     """Attributes of coordinates as CLAM's create_patches_fp.py writes them."""
+    sides = (WIDTH // 2, HEIGHT // 2)
     stated = {
-        "patch_size": 256, "patch_level": 1, "downsample": (2.0, 2.0), "downsampled_level_dim": (WIDTH // 2, HEIGHT // 2),
-        "level_dim": (WIDTH // 2, HEIGHT // 2), "name": "Mueller_Hans", "save_path": "/home/mueller/patches",
+        "patch_size": 256, "patch_level": 1, "downsample": (2.0, 2.0), "downsampled_level_dim": sides,
+        "level_dim": sides, "name": "Mueller_Hans", "save_path": "/home/mueller/patches",
     }  # fmt: skip
     return {name: value for name, value in (stated | changes).items() if value is not None}
 

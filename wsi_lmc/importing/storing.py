@@ -1,6 +1,7 @@
 """One slide's foreign features into a feature store: picklable, idempotent, published whole."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from wsi_lmc.steps.outcome import Outcome, Stage, still_valid, succeeded
 from wsi_lmc.steps.tile import refuse_duplicate
 from wsi_lmc.tilestore import TileRows, Validity
 from wsi_lmc.tiling import MAX_UNREADABLE_SHARE
+from wsi_lmc.units import Mpp
 from wsi_lmc.zarrio import Attributes, damaged_arrays
 
 UNKNOWN = "unknown"
@@ -55,6 +57,11 @@ class ImportTask:
         """The feature store that is written."""
         return self.out / "features" / f"{self.slide_id}.zarr"
 
+    @property
+    def of_file(self) -> str:
+        """Source of a pixel size that the files themselves state."""
+        return f"{self.layout} (mpp)"
+
 
 def import_slide(task: ImportTask) -> Outcome:
     """Import one slide; nothing where that is done already, from the same files and statements.
@@ -65,18 +72,17 @@ def import_slide(task: ImportTask) -> Outcome:
     began = time.monotonic()
     with working(task.out, f"embed-{task.slide_id}"):
         refuse_duplicate(task.entry)
-        identity = _identity(task)
-        finished = _finished(task, identity)
+        finished = _finished(task)
         if finished is not None:
             outcome = succeeded(task.slide_id, "embed", finished.attributes["slide"], len(finished))
             return replace(outcome, fresh=False, seconds=time.monotonic() - began)
         found = read_foreign(task.files, task.config, task.encoder)
         features, valid = _judged(found)
-        stated = found.patches.statements(f"{task.layout} (mpp)")
-        attributes = describe(task, found, decide_mpp(stated, task.entry.mpp, task.config.mpp))
+        calibration = decide_mpp(found.patches.statements(task.of_file), task.entry.mpp, task.config.mpp)
+        attributes = describe(task, found, calibration) | _identity(task, calibration.source)
         rows = TileRows(found.origins, np.full(len(features), np.nan, np.float32), valid)
         with publishing(task.out, task.result) as draft:
-            write_features(draft, features, rows, {**attributes, **identity})
+            write_features(draft, features, rows, attributes)
     outcome = succeeded(task.slide_id, "embed", attributes["slide"], len(features))
     return replace(outcome, seconds=time.monotonic() - began)
 
@@ -100,7 +106,7 @@ def decide_mpp(stated: tuple[MppStatement, ...], manifest: str | None, option: f
     elif option is not None:
         given = GivenMpp(option, "option --mpp")
     known = calibrate(stated, None) if stated else None
-    if known is not None and given is not None and abs(known.mpp.mean / given.value - 1.0) > _AGREE:
+    if known is not None and given is not None and not _agrees((known.mpp.x, known.mpp.y), given.value):
         raise SlideError(
             "mpp_conflict",
             f"the file states {known.mpp.mean:.4g} um/px at level 0, but {given.source} says {given.value:.4g}",
@@ -165,27 +171,38 @@ def _judged(found: Foreign) -> tuple[np.ndarray, UInt8[np.ndarray, " n"]]:
     return np.where(broken[:, None], found.features.dtype.type(0), found.features) if count else found.features, valid
 
 
-def _identity(task: ImportTask) -> Attributes:
-    """Fingerprints of the files and of everything that was stated beside them."""
-    files = task.files
-    for path in filter(None, (files.features, files.coordinates)):
-        check_place(path, files.folders)
+def _identity(task: ImportTask, mpp_source: str) -> Attributes:
+    """Fingerprints of the files and of everything that was stated beside them, and used.
+
+    A pixel size that the files state makes --mpp, which then can but agree, no part of it: a run that failed for want
+    of it in some slides goes on with it.
+    """
+    files, given = task.files, task.entry.mpp if task.entry.mpp is not None else task.config.mpp
     settings = {
         "layout": task.layout,
         "encoder": task.encoder,
-        "mpp": task.entry.mpp if task.entry.mpp is not None else task.config.mpp,
+        "mpp": None if mpp_source == task.of_file else given,
         "patches": to_json((task.config.patch_size, task.config.downsample)),
         "coordinates": file_fingerprint(files.coordinates) if files.coordinates is not None else None,
     }
     return {"slide_fingerprint": file_fingerprint(files.features), "config_fingerprint": fingerprint(settings)}
 
 
-def _finished(task: ImportTask, identity: Attributes) -> FeatureStore | None:
+def _finished(task: ImportTask) -> FeatureStore | None:
     """The published features, where they are what would be made now; asked to overwrite, damaged ones are not."""
+    for path in filter(None, (task.files.features, task.files.coordinates)):
+        check_place(path, task.files.folders)
     try:
         store = FeatureStore.open(task.result)
     except StoreError:
         return None
-    if not still_valid(f"features/{task.result.name}", store.attributes, identity, task.overwrite):
+    slide = store.attributes["slide"]
+    of_file = slide["mpp_source"] == task.of_file and task.entry.mpp is None and _agrees(slide["mpp"], task.config.mpp)
+    wanted = _identity(task, task.of_file if of_file else "")
+    if not still_valid(f"features/{task.result.name}", store.attributes, wanted, task.overwrite):
         return None
     return None if task.overwrite and damaged_arrays(store.path, store.attributes) else store
+
+
+def _agrees(known: Sequence[float], given: float | None) -> bool:
+    return given is None or abs(Mpp(known[0], known[1]).mean / given - 1.0) <= _AGREE
