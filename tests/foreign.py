@@ -37,6 +37,14 @@ def write(path: Path, attributes: dict[str, dict[str, Any]] | None = None, **dat
     return path
 
 
+def stored(path: Path, name: str) -> tuple[np.ndarray, dict[str, Any]]:
+    """A dataset and its attributes, by nothing but h5py."""
+    with h5py.File(path) as file:
+        found = file[name]
+        assert isinstance(found, h5py.Dataset)
+        return np.asarray(found[()]), dict(found.attrs)
+
+
 def about_trident(**changes: Any) -> dict[str, Any]:
     """Attributes of coordinates as TRIDENT writes them (a value of None leaves one out): no pixel size among them."""
     stated = {

@@ -5,7 +5,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import pytest
 import torch
@@ -19,6 +18,7 @@ from tests.foreign import (
     bag,
     clam_slide,
     importing,
+    stored,
     trident_slide,
     write,
 )
@@ -104,11 +104,11 @@ def test_overlap_is_trident_s_own_and_clam_s_is_measured(tmp_path: Path) -> None
 def test_other_versions_of_trident(layout: str, tmp_path: Path) -> None:
     features, coords = bag(9)
     about: dict[str, Any] = about_trident()
-    stored: np.ndarray = features
+    kept: np.ndarray = features
     if layout == "batched":
-        stored = features[None]
+        kept = features[None]
     elif layout in ("float16", "float64"):
-        stored = features.astype(layout)
+        kept = features.astype(layout)
     elif layout == "older":
         about = about_trident(level0_width=None, level0_height=None, overlap=None)
     elif layout == "legacy":
@@ -119,7 +119,7 @@ def test_other_versions_of_trident(layout: str, tmp_path: Path) -> None:
         (folder / "features_uni_v1").mkdir()
         torch.save(torch.from_numpy(features), folder / "features_uni_v1" / "S1.pt")
     else:
-        write(folder / "features_uni_v1" / "S1.h5", {"coords": about}, features=stored, coords=coords)
+        write(folder / "features_uni_v1" / "S1.h5", {"coords": about}, features=kept, coords=coords)
     for number, named in enumerate((tmp_path / "job", folder, folder / "features_uni_v1")):
         out = tmp_path / f"out{number}"
         assert importing(named, "trident", out, mpp=0.25)["S1"].state == "done"
@@ -215,10 +215,10 @@ def test_what_is_exported_comes_back(to: Any, tmp_path: Path) -> None:
     assert back.attributes["encoder"]["name"] == store.attributes["encoder"]["name"]
     export_features([back], "trident", tmp_path / "again")
     (first,) = (tmp_path / "again").rglob("features_*/TCGA-01.h5")
-    with h5py.File(first) as file:
-        np.testing.assert_array_equal(file["features"][()], store.features[usable])
-        assert ("level0_width" in file["coords"].attrs) == (to == "trident")
-        assert file["coords"].attrs["mpp"] == 0.5
+    np.testing.assert_array_equal(stored(first, "features")[0], store.features[usable])
+    about = stored(first, "coords")[1]
+    assert ("level0_width" in about) == (to == "trident")
+    assert about["mpp"] == 0.5
 
 
 @pytest.mark.real
@@ -238,8 +238,8 @@ def test_clam_s_own_files_of_patches(test_data: Path, tmp_path: Path) -> None:
     for slide_id, outcome in outcomes.items():
         width, height, count = sizes[slide_id[:7]]
         store = opened(tmp_path / "out", slide_id)
-        with h5py.File(tmp_path / "clam" / "patches" / f"{slide_id}.h5") as file:
-            np.testing.assert_array_equal(store.origins, file["coords"][()])
+        coords, _ = stored(tmp_path / "clam" / "patches" / f"{slide_id}.h5", "coords")
+        np.testing.assert_array_equal(store.origins, coords)
         assert outcome.tiles == len(store) == count
         assert (store.attributes["slide"]["width"], store.attributes["slide"]["height"]) == (width, height)
         tile = store.attributes["tile"]

@@ -3,11 +3,10 @@
 import json
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
 
-from tests.foreign import TRIDENT, clam_slide, trident_slide
+from tests.foreign import TRIDENT, about_trident, clam_slide, stored, trident_slide, write
 from tests.forked import Commands
 from wsi_lmc.heads.model import load_model
 
@@ -26,8 +25,7 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path = folder / "job" / TRIDENT / "features_uni_v1" / f"{name}.h5"
         features[:, 0] += 4 * (label == "tumour")
         features[:, 1] += 4 * (site == "south")
-        with h5py.File(path, "a") as file:
-            file["features"][...] = features
+        write(path, {"coords": about_trident()}, features=features, coords=coords)
         rows.append(f"{name}.svs,0.2525,p{number},{site},{label}")
         assert len(coords) == 24
     (folder / "manifest.csv").write_text("\n".join(rows) + "\n")
@@ -61,39 +59,32 @@ def test_export(imported: Path, program: Commands, tmp_path: Path) -> None:
         result = program("export", imported, "--to", to, "-o", tmp_path / to)
         assert result.returncode == 0, result.stderr
     path = tmp_path / "trident" / TRIDENT / "features_uni_v1" / "S03.h5"
-    with h5py.File(path) as file, h5py.File(imported.parent / "job" / path.relative_to(tmp_path / "trident")) as first:
-        np.testing.assert_array_equal(file["features"][()], first["features"][()])
-        np.testing.assert_array_equal(file["coords"][()], first["coords"][()])
-        assert file["coords"].attrs["mpp"] == pytest.approx(0.505)
+    first = imported.parent / "job" / path.relative_to(tmp_path / "trident")
+    for name in ("features", "coords"):
+        np.testing.assert_array_equal(stored(path, name)[0], stored(first, name)[0])
+    assert stored(path, "coords")[1]["mpp"] == pytest.approx(0.505)
 
 
-def test_classify_report_status_and_verify(imported: Path, program: Commands, tmp_path: Path) -> None:
-    model = tmp_path / "c" / "model"
-    words = (
-        "classify",
-        "-o",
-        tmp_path / "c",
-        imported,
-        "--source",
-        "north",
-        "--level",
-        "slide",
-        "--seeds",
-        1,
-        "--quiet",
-    )
+@pytest.fixture(scope="module")
+def classified(imported: Path, program: Commands) -> Path:
+    """Results of a classifier of slides on these features."""
+    out = imported.parent / "classified"
+    words = ("classify", "-o", out, imported, "--source", "north", "--level", "slide", "--seeds", 1, "--quiet")
     result = program(*words)
     assert result.returncode == 0, result.stderr
-    card = load_model(model).card
+    return out
+
+
+def test_classify(classified: Path) -> None:
+    card = load_model(classified / "model").card
     assert (card.encoder["name"], card.encoder["sha256"], card.tile_mpp) == ("uni_v1", None, pytest.approx(0.505))
-    assert len(list((tmp_path / "c" / "attention").glob("*.geojson"))) == SLIDES
-    applied = program("classify", "--apply", model, imported, "-o", tmp_path / "a", "--quiet")
-    assert applied.returncode == 0, applied.stderr
-    other = imported.parent / "other"
-    made = program("import", "--from", "trident", imported.parent / "renamed", "-o", other)
-    assert (made.returncode, "no folder" in made.stderr) == (2, True)
+    assert len(list((classified / "attention").glob("*.geojson"))) == SLIDES
+
+
+def test_report_status_and_verify(imported: Path, classified: Path, program: Commands, tmp_path: Path) -> None:
     page = tmp_path / "report.html"
-    assert program("report", imported, tmp_path / "c", "-o", page).returncode == 0
+    result = program("report", imported, classified, "-o", page)
+    assert result.returncode == 0, result.stderr
     text = page.read_text()
     assert "uni_v1" in text
     assert "None" not in text
@@ -103,16 +94,14 @@ def test_classify_report_status_and_verify(imported: Path, program: Commands, tm
     assert (checked.returncode, checked.stdout) == (0, f"{SLIDES} stores: all is well\n")
 
 
-def test_a_model_is_for_features_of_its_encoder(imported: Path, program: Commands, tmp_path: Path) -> None:
-    result = program(
-        "classify", "-o", tmp_path / "c", imported, "--source", "north", "--level", "slide", "--seeds", 1, "--no-maps"
-    )
-    assert result.returncode == 0, result.stderr
+def test_a_model_is_for_features_of_its_encoder(
+    imported: Path, classified: Path, program: Commands, tmp_path: Path
+) -> None:
     clam_slide(tmp_path / "clam", "X")
     words = ("import", "--from", "clam", tmp_path / "clam", "--mpp", 0.25, "--workers", 0, "--quiet")
     assert program(*words, "--encoder", "uni_v1", "-o", tmp_path / "same").returncode == 0
     assert program(*words, "--encoder", "conch", "-o", tmp_path / "another").returncode == 0
-    applied = ("classify", "--apply", tmp_path / "c" / "model", "--no-maps")
+    applied = ("classify", "--apply", classified / "model", "--no-maps")
     assert program(*applied, tmp_path / "same", "-o", tmp_path / "a").returncode == 0
     refused = program(*applied, tmp_path / "another", "-o", tmp_path / "b")
     assert refused.returncode == 2
@@ -120,6 +109,23 @@ def test_a_model_is_for_features_of_its_encoder(imported: Path, program: Command
     mixed = program("evaluate", f"U={imported}", f"U={tmp_path / 'another'}", "-o", tmp_path / "e")
     assert mixed.returncode == 2
     assert "name of the encoder is" in mixed.stderr
+
+
+def test_one_magnification_may_be_several_pixel_sizes(program: Commands, tmp_path: Path) -> None:
+    for name in ("S1", "S2"):
+        trident_slide(tmp_path / "job", name)
+    words = ("import", "--from", "trident", tmp_path / "job", "-o", tmp_path / "run", "--quiet", "--workers", 0)
+    (tmp_path / "rows.csv").write_text("slide,mpp\nS1.svs,0.2265\nS2.svs,0.265\n")
+    result = program(*words, "--manifest", tmp_path / "rows.csv")
+    assert result.returncode == 0, result.stderr
+    assert "tiles of 0.453 to 0.53 um/px" in result.stderr
+    refused = program("export", tmp_path / "run", "--to", "trident", "-o", tmp_path / "x")
+    assert (refused.returncode, "tile mpp is" in refused.stderr) == (2, True)
+    (tmp_path / "rows.csv").write_text("slide,mpp\nS1.svs,0.2501\nS2.svs,0.2498\n")
+    result = program(*words, "--manifest", tmp_path / "rows.csv", "--overwrite")
+    assert (result.returncode, "um/px" in result.stderr) == (0, False)
+    exported = program("export", tmp_path / "run", "--to", "trident", "-o", tmp_path / "x")
+    assert exported.returncode == 0, "measured sizes differ in the last digits"
 
 
 def test_what_fails_is_told_and_goes_on(program: Commands, tmp_path: Path) -> None:

@@ -18,10 +18,12 @@ from wsi_lmc.commands.common import (
     resolve,
     with_settings,
 )  # fmt: skip
-from wsi_lmc.importing import ImportConfig, ImportInputs, Layout, find_imports, hide, import_cohort
+from wsi_lmc.importing import ImportConfig, ImportInputs, Layout, find_imports, hide, import_cohort, target_mpps
 from wsi_lmc.progress import ProgressReport
 from wsi_lmc.run import RunOptions
 from wsi_lmc.runfolder import DEFAULT, prepare_run
+
+_ALIKE = 1.02  # within 2 % a level counts as native, too
 
 
 @with_settings({"import": ImportConfig})
@@ -66,4 +68,10 @@ def command(
     ):
         options = RunOptions(executor, overwrite=overwrite, on_outcome=progress.add)
         outcomes = import_cohort(candidates, layout, output, settings, options)
+    sizes = target_mpps(output, outcomes)
+    if sizes is not None and sizes[1] > sizes[0] * _ALIKE:
+        typer.echo(
+            f"note: tiles of {sizes[0]:.4g} to {sizes[1]:.4g} um/px: one magnification by name, several by size",
+            err=True,
+        )
     close(outcomes, output, f"wsi-lmc evaluate {candidates[0].encoder}={output}")

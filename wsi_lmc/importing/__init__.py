@@ -6,6 +6,15 @@ What their files do not tell is asked for or stays unknown: a pixel size is neve
 from wsi_lmc.importing.config import ImportConfig
 from wsi_lmc.importing.finding import Candidate, ImportInputs, find_imports, hide
 from wsi_lmc.importing.foreign import Layout
-from wsi_lmc.importing.running import import_cohort
+from wsi_lmc.importing.running import import_cohort, target_mpps
 
-__all__ = ["Candidate", "ImportConfig", "ImportInputs", "Layout", "find_imports", "hide", "import_cohort"]
+__all__ = [
+    "Candidate",
+    "ImportConfig",
+    "ImportInputs",
+    "Layout",
+    "find_imports",
+    "hide",
+    "import_cohort",
+    "target_mpps",
+]

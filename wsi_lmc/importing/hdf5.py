@@ -16,6 +16,7 @@ from wsi_lmc.errors import SlideError
 from wsi_lmc.passing import from_text, may_pass
 
 MOST_ROWS, MOST_COLUMNS, MOST_BYTES = 2_000_000, 65_536, 1 << 34
+_HARD_LINK = 0  # H5L_TYPE_HARD
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 AGAIN = "Make this file again, or copy it again from where it was made."
 
@@ -58,7 +59,7 @@ def dataset_of(file: h5py.File, name: str, kinds: str) -> h5py.Dataset:
     if not holds(file, name):
         names = ", ".join(sorted(str(key)[:40] for key in list(file)[:9])) or "nothing"
         raise SlideError("damaged", f"no dataset {shown}, which holds {names}", f"a dataset {name}", AGAIN)
-    if file.id.links.get_info(name.encode()).type != h5py.h5l.TYPE_HARD:
+    if file.id.links.get_info(name.encode()).type != _HARD_LINK:
         raise SlideError("unsupported", f"{shown} is a link to another place", "data in the file itself", AGAIN)
     found = file[name]
     if not isinstance(found, h5py.Dataset) or found.shape is None:

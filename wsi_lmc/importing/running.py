@@ -7,6 +7,7 @@ from pathlib import Path
 from wsi_lmc.cohort import SlideEntry
 from wsi_lmc.config import write_resolved
 from wsi_lmc.discretion import told_discreetly
+from wsi_lmc.featurestore import FeatureStore
 from wsi_lmc.importing.config import ImportConfig
 from wsi_lmc.importing.finding import Candidate
 from wsi_lmc.importing.foreign import Layout
@@ -45,6 +46,17 @@ def import_cohort(
     ):
         found = told_discreetly(found, entries, beside)
     return collect(found, out, ids, options.on_outcome)
+
+
+def target_mpps(out: Path, outcomes: Sequence[Outcome]) -> tuple[float, float] | None:
+    """The smallest and the largest microns per target pixel of slides that are done; None where none are.
+
+    Others' patches have one nominal magnification, which may be several pixel sizes.
+    """
+    done = [outcome for outcome in outcomes if outcome.state == "done"]
+    stores = (FeatureStore.open(out / "features" / f"{outcome.slide_id}.zarr") for outcome in done)
+    found = [float(store.attributes["tile"]["mpp"]) for store in stores]
+    return (min(found), max(found)) if found else None
 
 
 def _entry(candidate: Candidate, before: dict[str, SlideEntry]) -> SlideEntry:
