@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any
 
 from tests.faults.injection import Counters, faulty
-from wsi_lmc.cli import COMMANDS
+from wsi_lmc.cli import COMMANDS, module_of
 
 _LATE = (  # what commands import when they need it
     "torch.utils.tensorboard",
@@ -70,7 +70,7 @@ class Commands:
 
 def main() -> None:
     """Serve requests, a line of JSON each, until there are no more."""
-    for name in (*(f"wsi_lmc.commands.{name.replace('-', '_')}" for name in COMMANDS), *_LATE):
+    for name in (*map(module_of, COMMANDS), *_LATE):
         importlib.import_module(name)
     told = Path(sys.argv[1])
     for line in sys.stdin:

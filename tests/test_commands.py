@@ -7,12 +7,14 @@ import pytest
 
 from wsi_lmc.commands.common import close, resolve, with_settings
 from wsi_lmc.commands.embed import command as embed
+from wsi_lmc.commands.import_ import command as import_
 from wsi_lmc.commands.pack import command as pack
 from wsi_lmc.commands.plan import command as plan
 from wsi_lmc.commands.tile import command as tile
 from wsi_lmc.commands.train import command as train
 from wsi_lmc.config import settings_of
 from wsi_lmc.embedding import EmbedConfig
+from wsi_lmc.importing import ImportConfig
 from wsi_lmc.patches import PackConfig
 from wsi_lmc.steps.outcome import Outcome
 from wsi_lmc.steps.tile import TileConfig
@@ -27,6 +29,7 @@ from wsi_lmc.training import TrainConfig
         (pack, [PackConfig]),
         (train, [TrainConfig]),
         (embed, [EmbedConfig, TileConfig]),
+        (import_, [ImportConfig]),
     ],
 )
 def test_every_setting_is_a_flag(command: object, configs: list[type]) -> None:

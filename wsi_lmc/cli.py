@@ -4,6 +4,7 @@ Notable: only the command that is run gets imported, and with it torch or dask; 
 """
 
 import importlib
+import keyword
 import sys
 from collections.abc import Callable
 from typing import Annotated, NoReturn
@@ -21,6 +22,7 @@ COMMANDS = {
     "pack": "Make tile stores of images that are tiles already: published patch data sets, your own.",
     "train": "Train a stain-invariant encoder on one site's tiles (LMC).",
     "embed": "Turn tile stores or slides into features with a frozen encoder.",
+    "import": "Take features that TRIDENT or CLAM made, for evaluate, classify, report, export.",
     "evaluate": "Measure the batch effect in features of one encoder or several, and what it does.",
     "classify": "Train a classifier of tiles or slides on one site's features, apply it to others.",
     "report": "Write one page about a run: slides, failures, training, evaluation, classifiers.",
@@ -54,11 +56,16 @@ def build_app(named: str) -> typer.Typer:
     app.callback()(_wsi_lmc)
     for name, summary in COMMANDS.items():
         if name == named:
-            command: Callable[..., None] = importlib.import_module(f"wsi_lmc.commands.{name.replace('-', '_')}").command
+            command: Callable[..., None] = importlib.import_module(module_of(name)).command
             app.command(name)(command)
         else:
             app.command(name, help=summary)(_not_loaded)
     return app
+
+
+def module_of(name: str) -> str:
+    """Module of a command; one that Python has as a word of its own has an underscore behind."""
+    return f"wsi_lmc.commands.{name.replace('-', '_')}{'_' if keyword.iskeyword(name) else ''}"
 
 
 def _print_version(wanted: bool) -> None:

@@ -75,7 +75,7 @@ def find_slides(inputs: Sequence[str]) -> list[SlideEntry]:
             f"files of type {' '.join(sorted(SLIDE_SUFFIXES))}",
             "Name files, a folder, a pattern in quotes, or a manifest.csv with a column slide.",
         )
-    return _mark_duplicates(list(entries.values()))
+    return mark_duplicates(list(entries.values()))
 
 
 def read_manifest(path: Path, own: bool = False) -> list[SlideEntry]:
@@ -185,7 +185,7 @@ def _manifest_entry(folder: Path, row: dict[str, str]) -> SlideEntry:
     )
 
 
-def _mark_duplicates(entries: list[SlideEntry]) -> list[SlideEntry]:
+def mark_duplicates(entries: list[SlideEntry]) -> list[SlideEntry]:
     """Ids that differ by case only coincide too: macOS and Windows would write one over the other."""
     counts = Counter(entry.slide_id.casefold() for entry in entries)
     marked: list[SlideEntry] = []

@@ -20,7 +20,7 @@ from wsi_lmc.errors import UsageError
 from wsi_lmc.provenance import created_by, fingerprint, to_json
 from wsi_lmc.publish import exclusive, publish_text
 
-SECTIONS = ("tile", "pack", "train", "embed")
+SECTIONS = ("tile", "pack", "train", "embed", "import")
 RUN_FILE = "run.yaml"
 _STAMP = ("created_by", "fingerprint")
 _MERGE = "tag:yaml.org,2002:merge"  # the key <<

@@ -101,14 +101,23 @@ def _named(spec: str) -> tuple[str, Path]:
 def _check_encoder(slide: Found, others: Iterable[Found]) -> None:
     """Refuse features that cannot be compared with those of the set, such as of another encoder of the same name."""
     known = next(iter(others), slide)
-    for key in ("sha256", "normalised"):
-        own, theirs = (found.store.attributes["encoder"].get(key) for found in (slide, known))
+    wanted = _made_by(known.store)
+    for key, own in _made_by(slide.store).items():
+        theirs = wanted[key]
         if own != theirs:
             raise UsageError(
                 f"{key} of the encoder is {own} for slide {slide.store.slide_id}, {theirs} for {known.store.slide_id}",
                 "one encoder and one normalisation in a set",
                 "Give the sets different names: NAME=FOLDER.",
             )
+
+
+def _made_by(store: FeatureStore) -> dict[str, object]:
+    """What features must have in common; of an encoder whose SHA-256 nobody knows, at least its name and its width."""
+    encoder = store.attributes["encoder"]
+    sha256 = encoder.get("sha256")
+    found: dict[str, object] = {"sha256": sha256, "normalised": encoder.get("normalised")}
+    return {**found, "name": encoder.get("name") if sha256 is None else "", "width": store.width}
 
 
 def _slides_of(folder: Path, given: Mapping[str, SlideEntry]) -> list[Found]:

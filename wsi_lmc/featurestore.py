@@ -18,6 +18,10 @@ from wsi_lmc.zarrio import Attributes, create_group, open_sealed, read_array, se
 SCHEMA = "wsi-lmc/features"
 SCHEMA_VERSION = 1
 ROWS_PER_CHUNK = 4096
+IMPORTED = "imported"
+"""Attribute of stores whose features another tool made: that tool. What nobody knows of these is None or left out."""
+FEATURE_FILES = (".h5", ".hdf5", ".pt")
+"""Names of files that features are imported from end so."""
 
 
 def write_features(path: Path, features: Float[np.ndarray, "n d"], rows: TileRows, attributes: Attributes) -> None:
@@ -57,6 +61,11 @@ class FeatureStore:
     def __len__(self) -> int:
         return int(cast("zarr.Array[Any]", self.group["features"]).shape[0])
 
+    @property
+    def width(self) -> int:
+        """How many numbers the features of a tile are."""
+        return int(cast("zarr.Array[Any]", self.group["features"]).shape[1])
+
     @cached_property
     def features(self) -> Float[np.ndarray, "n d"]:
         """One row a tile, float16 or float32 as stored."""
@@ -69,7 +78,7 @@ class FeatureStore:
 
     @cached_property
     def tissue_fraction(self) -> Float32[np.ndarray, " n"]:
-        """Share of each tile's area in the tissue mask, 0 to 1."""
+        """Share of each tile's area in the tissue mask, 0 to 1; NaN where the features were imported."""
         return read_array(self.group, "tissue_fraction")
 
     @cached_property

@@ -17,7 +17,7 @@ import numpy as np
 import zarr
 
 from wsi_lmc.errors import StoreError
-from wsi_lmc.featurestore import FeatureStore
+from wsi_lmc.featurestore import IMPORTED, FeatureStore
 from wsi_lmc.shards import ShardError, open_shard
 from wsi_lmc.tilestore import TILES_PER_SHARD, TileStore, Validity
 from wsi_lmc.zarrio import METADATA, SEAL, Attributes, damaged_arrays, is_sealed, strict
@@ -111,7 +111,7 @@ def _problems(
         chunks = list(_damaged_chunks(path, arrays[name], name))
         found += chunks or ([] if any(line.startswith(name) for line in found) else [f"{name}: not as it was sealed"])
     found += [f"{name}: no checksum" for name in wanted if name not in attributes["sha256"]]
-    return found or _slack(path, arrays, main) or _impossible(arrays)
+    return found or _slack(path, arrays, main) or _impossible(arrays, IMPORTED in attributes)
 
 
 def _sha256(path: Path) -> str:
@@ -198,9 +198,12 @@ def _slack(path: Path, arrays: Arrays, name: str) -> list[str]:
     return found
 
 
-def _impossible(arrays: Arrays) -> list[str]:
-    """Values that no slide gives; whoever changes them and the checksums alike is not looked for."""
+def _impossible(arrays: Arrays, imported: bool) -> list[str]:
+    """Values that no slide gives; whoever changes them and the checksums alike is not looked for.
+
+    Of ``imported`` features nobody knows how much tissue is in their tiles.
+    """
     valid, fraction = (np.asarray(strict(arrays[name])[...]) for name in ("valid", "tissue_fraction"))
     found = [] if not len(valid) or valid.max() <= max(Validity) else [f"valid: {valid.max()}, expected at most 3"]
-    inside = np.isfinite(fraction) & (fraction >= 0) & (fraction <= 1.0001)
+    inside = (fraction >= 0) & (fraction <= 1.0001) | (imported & np.isnan(fraction))
     return found if inside.all() else [*found, "tissue_fraction: values outside 0 to 1"]

@@ -26,11 +26,16 @@ def find_named_slides(inputs: Sequence[str], pseudonyms: Path | None, out: Path)
     entries = find_slides(inputs)
     if pseudonyms is None:
         return entries
+    check_map_place(pseudonyms, out)
+    return give_pseudonyms(entries, pseudonyms)
+
+
+def check_map_place(pseudonyms: Path, out: Path) -> None:
+    """Raise UsageError where a map lies in the output, in which others would find it."""
     if pseudonyms.resolve().is_relative_to(out.resolve()):
         raise UsageError(
             f"{pseudonyms} lies in the output {out}", "a map that stays with you", "Keep it in another folder."
         )
-    return give_pseudonyms(entries, pseudonyms)
 
 
 def give_pseudonyms(entries: Sequence[SlideEntry], path: Path) -> list[SlideEntry]:

@@ -98,6 +98,12 @@ def _again(out: Path, stage: Stage, slide_ids: Sequence[str]) -> list[Request]:
     found: list[Request] = []
     for request in requests(out, stage):
         own = tuple(slide_id for slide_id in request.slides if slide_id in left)
+        if own and request.imported:
+            raise UsageError(
+                f"features of {', '.join(own[:5])} were imported from {request.imported}",
+                "the files they came from",
+                "Run the import command again as it was, for damaged stores with --overwrite: it does what is missing.",
+            )
         if own and (stage == "tile" or request.encoder):
             stores = {slide_id: path for slide_id, path in request.stores.items() if slide_id in own}
             found.append(replace(request, slides=own, stores=stores))

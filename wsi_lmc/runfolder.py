@@ -97,6 +97,7 @@ class Request:
 
     ``mask`` is an outline or a folder of them; ``stores`` are tile stores by slide id, relative to the run folder where
     they lie in it; slides that are in none of them are read from their files. ``packed`` slides are groups of images.
+    ``imported`` is the tool that made the features, where it was not this one.
     """
 
     slides: tuple[str, ...]
@@ -104,12 +105,13 @@ class Request:
     encoder: str | None = None
     stores: Mapping[str, str] = field(default_factory=dict)
     packed: bool = False
+    imported: str | None = None
 
     def covers(self, other: "Request") -> bool:
         """Whether the same was asked for, of at least the same slides."""
         stores = {slide_id: self.stores.get(slide_id) for slide_id in other.stores}
-        asked = (other.mask, other.encoder, dict(other.stores), other.packed)
-        same = (self.mask, self.encoder, stores, self.packed) == asked
+        asked = (other.mask, other.encoder, dict(other.stores), other.packed, other.imported)
+        same = (self.mask, self.encoder, stores, self.packed, self.imported) == asked
         return same and set(other.slides) <= set(self.slides)
 
 

@@ -102,7 +102,7 @@ def apply(selection: Selection, folder: Path, out: Path, how: tuple[str, bool], 
             f"classes {', '.join(selection.classes)}", f"{', '.join(card.classes)}, as in training", "Drop --classes."
         )
     cohort = load_cohort(find_slides(selection), card.classes)
-    if cohort.encoder["sha256"] != card.encoder["sha256"]:
+    if _known_by(cohort.encoder) != _known_by(card.encoder):
         given, wanted = (f"{each['name']} ({str(each['sha256'])[:16]})" for each in (cohort.encoder, card.encoder))
         raise UsageError(f"features of {given}", wanted, "Embed the slides with the encoder of the model.")
     prepare_output(out)
@@ -117,6 +117,11 @@ def apply(selection: Selection, folder: Path, out: Path, how: tuple[str, bool], 
     sites = score_sites(known, [limits] * len(known), Naming(card.classes, card.majority), card.level)
     write_scores(out, sites, _about(card, cohort, {}))
     return sites
+
+
+def _known_by(encoder: Mapping[str, Any]) -> object:
+    """What tells an encoder from others: its SHA-256, or of imported features, of which nobody knows it, its name."""
+    return encoder["sha256"] or ("name", encoder["name"])
 
 
 def _split(case: Case, source: str, learned: Learned) -> Split:

@@ -66,7 +66,8 @@ def _measure(
     rng = np.random.default_rng((seed, 9))
     drawn = [_mean_by_kind(values[None], kinds, piece) for piece in units.weights(resamples, rng)]
     value = float(_mean_by_kind(values[None], kinds, np.ones((1, len(values))))[0])
-    floor = float(np.mean(floors)) if floors else None
+    known = [floor for floor in floors if np.isfinite(floor)]  # few groups, dealt anew, may leave a class at one site
+    floor = float(np.mean(known)) if known else None
     return Measure(
         *(name, value, *interval(np.concatenate(drawn)), len(sample), sample.of, sample.groups),
         *(floor, None, (), units.over, f"{note} {lonely_note(units)}".strip()),

@@ -46,6 +46,7 @@ def _describe(bag: Bag) -> dict[str, str | int | float]:
     TRIDENT knows square patches only: of a slide with oblong pixels, the side of the square of equal area is given.
     """
     slide, tile = bag.attributes["slide"], bag.attributes["tile"]
+    known = [name for name in ("width", "height") if name in slide]  # not of all features that were imported
     return {
         "patch_size": int(tile["px"]),
         "patch_size_level0": round(geometric_mean(tile["footprint"])),
@@ -54,8 +55,7 @@ def _describe(bag: Bag) -> dict[str, str | int | float]:
         "overlap": _overlap(bag),
         "name": bag.slide_id,
         "savetodir": "",
-        "level0_width": int(slide["width"]),
-        "level0_height": int(slide["height"]),
+        **{f"level0_{name}": int(slide[name]) for name in known},
         "mpp": geometric_mean(tile["effective_mpp"]),
     }
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from wsi_lmc.config import RUN_FILE, read_config, read_stamp, settings_of
 from wsi_lmc.embedding import EmbedConfig
 from wsi_lmc.errors import UsageError
+from wsi_lmc.importing import ImportConfig
+from wsi_lmc.patches import PackConfig
 from wsi_lmc.provenance import created_by
 from wsi_lmc.report.blocks import Block, Facts, Section, Table, cell
 from wsi_lmc.report.cohort import cohort_section, failures_section, overviews_section
@@ -21,7 +23,9 @@ from wsi_lmc.report.trainings import encoders_section, read_training, trainings_
 from wsi_lmc.steps.tile import TileConfig
 from wsi_lmc.training import TrainConfig
 
-_CONFIGS = {"tile": TileConfig, "train": TrainConfig, "embed": EmbedConfig}
+_CONFIGS = {
+    "tile": TileConfig, "pack": PackConfig, "train": TrainConfig, "embed": EmbedConfig, "import": ImportConfig,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -139,7 +139,7 @@ def encoders_section(runs: Sequence[Run], trainings: Sequence[Training]) -> Sect
         encoders, looked, there = _encoders(run)
         looked_at += looked < there
         for encoder, slides in encoders:
-            sha = str(encoder.get("sha256", ""))
+            sha = str(encoder.get("sha256") or "")
             training = by_sha.get(sha)
             known = training.seen if training else {}
             taught = _taught(encoder, training, runs)
@@ -177,7 +177,7 @@ def _encoders(run: Run) -> tuple[list[tuple[Mapping[str, Any], int]], int, int]:
 
 
 def _taught(encoder: Mapping[str, Any], training: Training | None, runs: Sequence[Run]) -> tuple[str, str, str]:
-    mode = str(encoder.get("mode", ""))
+    mode = str(encoder.get("mode") or "")
     normalised = str(encoder.get("normalised", "none"))
     known = _views(training.provenance) if training else "not trained" if mode == "none" else f"{mode or 'not known'}"
     views = f"{_told(encoder.get('architecture'))}; {known}"

@@ -10,7 +10,7 @@ import numpy as np
 
 from wsi_lmc.config import RUN_FILE
 from wsi_lmc.errors import StoreError, UsageError
-from wsi_lmc.featurestore import FeatureStore
+from wsi_lmc.featurestore import FEATURE_FILES, IMPORTED, FeatureStore
 from wsi_lmc.imagelists import is_list, list_path, read_list
 from wsi_lmc.inspection import problems_of_features, problems_of_tiles
 from wsi_lmc.provenance import file_fingerprint
@@ -78,6 +78,8 @@ def _of_feature_store(run: RunView, record: Outcome, path: Path) -> Iterator[tup
     store = FeatureStore.open(path)
     attributes = store.attributes
     yield from _of_any_store(run, record, attributes, len(store.valid))
+    if IMPORTED in attributes:
+        return
     if attributes.get("tile_store") != FROM_SLIDE:
         tiles = run.tiles_of(record.slide_id)
         if tiles is None:
@@ -107,6 +109,8 @@ def _of_any_store(run: RunView, record: Outcome, attributes: Any, count: int) ->
         yield f"holds {count} tiles, but is recorded as {record.state} with {record.tiles}", "again"
     entry = run.entries.get(record.slide_id)
     source = None if entry is None else list_path(run.out, entry.slide_id) if is_list(entry.path) else entry.path
+    if IMPORTED in attributes and source is not None and source.suffix not in FEATURE_FILES:
+        source = None  # the slide itself, which its features were not made of here
     if source is None or not source.is_file():
         run.unreachable.append(record.slide_id)
     elif _fingerprint_of(source) not in (attributes["slide_fingerprint"], None):
@@ -131,7 +135,8 @@ def look_at_encoders(run: RunView) -> Iterator[Finding]:
     names: dict[str, str] = {}
     for path in sorted((run.out / STORES["embed"]).glob("*.zarr")):
         if _opens(FeatureStore, path):
-            names.setdefault(str(FeatureStore.open(path).attributes["encoder"].get("sha256")), path.name)
+            encoder = FeatureStore.open(path).attributes["encoder"]
+            names.setdefault(str(encoder.get("sha256") or encoder.get("name")), path.name)
     if len(names) > 1:
         yield Finding(STORES["embed"], f"features of {len(names)} encoders, such as {', '.join(names.values())}")
 
