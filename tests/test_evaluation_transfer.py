@@ -95,6 +95,15 @@ def test_the_threshold_is_that_of_the_best_f1() -> None:
     assert metrics.f1_score(truth, scores >= threshold) == pytest.approx(max(every))
 
 
+def test_a_resample_without_a_positive_tile_has_no_precision() -> None:
+    truth = np.asarray([0, 0, 1, 1], np.int64)
+    chances = np.asarray([[0.9, 0.1], [0.4, 0.6], [0.3, 0.7], [0.8, 0.2]])
+    weights = np.asarray([[1.0, 1.0, 1.0, 1.0], [2.0, 2.0, 0.0, 0.0]])
+    found = scores_of(truth, chances, 0.5, weights)[METRICS.index("transfer_average_precision")]
+    assert found[0] == pytest.approx(metrics.average_precision_score(truth, chances[:, 1]))
+    assert np.isnan(found[1])
+
+
 def test_scores_of_many_classes_are_means() -> None:
     rng = np.random.default_rng(2)
     truth = rng.integers(0, 3, 200)

@@ -178,10 +178,33 @@ def test_an_array_instead_of_a_store_is_a_store_error(store: Path) -> None:
 def test_another_schema_version_or_a_missing_array_is_a_store_error(store: Path) -> None:
     with pytest.raises(StoreError, match="holds wsi-lmc/numbers; expected wsi-lmc/tiles"):
         open_sealed(store, "wsi-lmc/tiles", 1, ())
-    with pytest.raises(StoreError, match="schema version 1; expected version 2"):
+    with pytest.raises(
+        StoreError, match=r"schema version 1, written by wsi-lmc .*; expected version 2\. Make it again"
+    ):
         open_sealed(store, SCHEMA, 2, ())
     with pytest.raises(StoreError, match="lacks origins"):
         open_sealed(store, SCHEMA, 1, ("numbers", "origins"))
+
+
+def test_an_older_version_is_upgraded_in_memory_and_a_newer_one_refused(store: Path, tmp_path: Path) -> None:
+    before = (store / "zarr.json").read_bytes()
+    ways = {
+        1: lambda attributes: attributes | {"slide": {"name": attributes["slide"]["id"]}},
+        2: lambda attributes: attributes | {"slide": {"title": attributes["slide"]["name"]}},
+    }
+    assert open_sealed(store, SCHEMA, 2, (), ways)[1]["slide"] == {"name": "a"}
+    group, attributes = open_sealed(store, SCHEMA, 3, ("numbers",), ways)
+    assert attributes["slide"] == {"title": "a"}
+    np.testing.assert_array_equal(read_array(group, "numbers"), NUMBERS)
+    assert damaged_arrays(store, attributes) == []
+    assert (store / "zarr.json").read_bytes() == before
+    with pytest.raises(StoreError, match=r"schema version 1, .*; expected version 2 to 3"):
+        open_sealed(store, SCHEMA, 3, (), {2: ways[2]})
+    newer = tmp_path / "newer.zarr"
+    write_array(create_group(newer), "numbers", NUMBERS)
+    seal(newer, {"schema": SCHEMA, "schema_version": 4})
+    with pytest.raises(StoreError, match=r"schema version 4, written by .*; expected version 1 to 3\. Update wsi-lmc"):
+        open_sealed(newer, SCHEMA, 3, (), ways)
 
 
 def test_a_group_that_was_not_sealed_is_not_a_store(tmp_path: Path) -> None:

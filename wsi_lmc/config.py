@@ -66,7 +66,7 @@ def build[C](config: type[C], values: Mapping[str, object], where: str) -> C:
         UsageError: an unknown name or a value of the wrong type.
     """
     known = settings_of(config)
-    _refuse_unknown(values, [setting.name for setting in known], where)
+    refuse_unknown(values, [setting.name for setting in known], where)
     checked = {
         setting.name: _check(setting, values[setting.name], where) for setting in known if setting.name in values
     }
@@ -81,7 +81,7 @@ def read_config(path: Path, known: Sequence[str] = SECTIONS) -> dict[str, dict[s
     """
     document = _load(path, known)
     sections = {name: value for name, value in document.items() if name not in _STAMP}
-    _refuse_unknown(sections, known, str(path))
+    refuse_unknown(sections, known, str(path))
     for name, value in sections.items():
         if value is not None and not isinstance(value, dict):
             raise UsageError(f"{path}: {name} is {_SHORT.repr(value)}", f"settings under {name}:", "Indent them.")
@@ -180,7 +180,12 @@ def _assemble(config: type, values: Mapping[str, object]) -> Any:  # noqa: ANN40
     return config(**chosen)
 
 
-def _refuse_unknown(given: Iterable[object], known: Iterable[str], where: str) -> None:
+def refuse_unknown(given: Iterable[object], known: Iterable[str], where: str) -> None:
+    """Refuse a name that is none of those known, and suggest the near one.
+
+    Raises:
+        UsageError: there is one.
+    """
     names = list(known)
     for name in given:
         if name in names:

@@ -51,6 +51,8 @@ class FeatureStore:
         """
         names = ("features", "origins", "tissue_fraction", "valid")
         group, attributes = open_sealed(path, SCHEMA, SCHEMA_VERSION, names)
+        if "encoder" in attributes:  # the first stores do not say so, since there was no other way
+            attributes["encoder"] = {"normalised": "none"} | attributes["encoder"]
         return cls(path, attributes, group)
 
     @property

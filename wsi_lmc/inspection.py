@@ -148,7 +148,7 @@ def _keys(array: "zarr.Array[Any]") -> Iterator[str]:
     """Names of an array's files."""
     sides = array.shards or array.chunks
     grid = [range(math.ceil(length / side)) for length, side in zip(array.shape, sides, strict=True)]
-    return (".".join(["c", *map(str, index)]) for index in itertools.product(*grid))
+    return (array.metadata.encode_chunk_key(index) for index in itertools.product(*grid))
 
 
 def _damaged_chunks(path: Path, array: "zarr.Array[Any]", name: str) -> Iterator[str]:

@@ -2,8 +2,11 @@
 
 Arrays: ``tiles`` uint8 (N, px, px, 3), ``origins`` int32 (N, 2) as x, y of the top-left corner in level-0 pixels,
 ``tissue_fraction`` float32 (N,), ``valid`` uint8 (N,), see :class:`Validity`. Row-major over (y, x).
+
+The first stores had their chunks in folders (``c/0/0/0/0``) and were compressed by Zstandard; both are read as well.
 """
 
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from enum import IntEnum
@@ -41,6 +44,7 @@ CODECS: dict[StoredCodec, str] = {
     "lossless": "blosc lz4 + crc32c",
     "jpeg": "jpeg quality 95 4:4:4 + crc32c",
 }
+_FIRST_LOSSLESS = "zstd-1 + crc32c"  # until November 2026, before any release
 
 
 class Validity(IntEnum):
@@ -73,7 +77,9 @@ class TileStore:
         self.path = path
         self.attributes = attributes
         self._group = group
-        self._count = int(cast("zarr.Array[Any]", group["tiles"]).shape[0])
+        tiles = cast("zarr.Array[Any]", group["tiles"])
+        self._count = int(tiles.shape[0])
+        self._key_of: Callable[[tuple[int, ...]], str] = tiles.metadata.encode_chunk_key
 
     @classmethod
     def open(cls, path: Path) -> "TileStore":
@@ -172,7 +178,7 @@ class TileStore:
     ) -> list[bool]:
         """Read some tiles of one shard; says which were damaged."""
         try:
-            with closing(open_shard(self.path / "tiles" / shard_name(number), TILES_PER_SHARD)) as shard:
+            with closing(open_shard(self._shard(number), TILES_PER_SHARD)) as shard:
                 if len(positions) == _READ_TOGETHER:
                     shard.expect_all()
                 return [
@@ -187,6 +193,9 @@ class TileStore:
                 "Tile this slide again with --overwrite.",
             ) from error
 
+    def _shard(self, number: int) -> Path:
+        return self.path / "tiles" / self._key_of((number, 0, 0, 0))
+
     def _readable(self, chunk: UInt8[np.ndarray, " bytes"], tile: UInt8[np.ndarray, "h w 3"]) -> bool:
         """Decode into ``tile``; False, and white, where the slide's own bytes were damaged."""
         try:
@@ -199,10 +208,14 @@ class TileStore:
         return True
 
     def _decode(self, chunk: UInt8[np.ndarray, " bytes"], tile: UInt8[np.ndarray, "h w 3"]) -> None:
-        if self.attributes["codec"] != CODECS["lossless"]:
+        codec = self.attributes["codec"]
+        if codec not in (CODECS["lossless"], _FIRST_LOSSLESS):
             decode_jpeg(chunk, tile)
             return
         try:
-            imagecodecs.blosc_decode(chunk, numthreads=1, out=cast(Any, tile.reshape(-1)))
+            if codec == _FIRST_LOSSLESS:
+                imagecodecs.zstd_decode(chunk, out=cast(Any, tile.reshape(-1)))
+            else:
+                imagecodecs.blosc_decode(chunk, numthreads=1, out=cast(Any, tile.reshape(-1)))
         except (RuntimeError, ValueError) as error:
             raise ReadError(str(error)) from error

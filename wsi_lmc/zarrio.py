@@ -8,9 +8,10 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, cast
 
 import imagecodecs.zarr
@@ -137,21 +138,36 @@ def stored_sha256(array_folder: Path, shards: Mapping[str, bytes] | None = None)
     """
     digest = hashlib.sha256()
     slots = _slots_of_a_shard(array_folder / "zarr.json")
-    for path in sorted(array_folder.rglob("*")):
-        if not path.is_file():
-            continue
+    for path in _files(array_folder):
         name = path.relative_to(array_folder).as_posix()
         digest.update(name.encode())
         if slots is None or name == "zarr.json":
-            with path.open("rb") as file:
-                while block := file.read(1 << 22):
-                    digest.update(block)
+            _update(digest, path)
         elif shards is not None and name in shards:
             digest.update(shards[name])
         else:
             with closing(open_shard(path, slots)) as shard:
                 digest.update(shard.checksums())
     return digest.hexdigest()
+
+
+def _files(array_folder: Path) -> list[Path]:
+    return [path for path in sorted(array_folder.rglob("*")) if path.is_file()]
+
+
+def _sha256_of_files(array_folder: Path) -> str:
+    """SHA-256 over each relative path and the file's bytes, whatever they are."""
+    digest = hashlib.sha256()
+    for path in _files(array_folder):
+        digest.update(path.relative_to(array_folder).as_posix().encode())
+        _update(digest, path)
+    return digest.hexdigest()
+
+
+def _update(digest: "hashlib._Hash", path: Path) -> None:
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
 
 
 def _slots_of_a_shard(metadata: Path) -> int | None:
@@ -167,11 +183,20 @@ def _slots_of_a_shard(metadata: Path) -> int | None:
         return None
 
 
-def open_sealed(path: Path, schema: str, version: int, arrays: Sequence[str]) -> tuple[zarr.Group, Attributes]:
+Upgrade = Callable[[Attributes], Attributes]
+"""What makes a version's attributes those of the next; the arrays stay as they are on disk."""
+
+
+def open_sealed(
+    path: Path, schema: str, version: int, arrays: Sequence[str], upgrades: Mapping[int, Upgrade] = MappingProxyType({})
+) -> tuple[zarr.Group, Attributes]:
     """Open a group for reading and check what it says of itself.
 
+    Stores of older versions are read where ``upgrades`` has a way, by the version it starts from, up to ``version``;
+    attributes are upgraded in memory alone.
+
     Raises:
-        StoreError: nothing there, another schema or version, or an array is missing.
+        StoreError: nothing there, another schema, a version that cannot be read, or an array is missing.
     """
     kind = schema.split("/")[-1]
     try:
@@ -185,25 +210,40 @@ def open_sealed(path: Path, schema: str, version: int, arrays: Sequence[str]) ->
     found = attributes.get("schema")
     if found != schema:
         raise StoreError(f"{path.name} holds {found or 'no schema'}", schema, f"Give a store of {kind}.")
-    if attributes.get("schema_version") != version:
-        raise StoreError(
-            f"{path.name} is schema version {attributes.get('schema_version')}",
-            f"version {version}",
-            "Make it again with this version of wsi-lmc.",
-        )
+    attributes = _upgraded(path.name, attributes, version, upgrades)
     if missing:
         raise StoreError(f"{path.name} lacks {', '.join(missing)}", f"{', '.join(arrays)}", "Make the store again.")
     return group, attributes
 
 
+def _upgraded(name: str, attributes: Attributes, version: int, upgrades: Mapping[int, Upgrade]) -> Attributes:
+    found = attributes.get("schema_version")
+    number = found
+    while number in upgrades and number != version:
+        attributes, number = upgrades[number](attributes), number + 1
+    if number == version:
+        return attributes
+    newer = isinstance(found, int) and found > version
+    oldest = min([version, *upgrades])
+    raise StoreError(
+        f"{name} is schema version {found}, written by {attributes.get('created_by', 'an unknown program')}",
+        f"version {version}" if oldest == version else f"version {oldest} to {version}",
+        "Update wsi-lmc to read it." if newer else "Make it again with this version of wsi-lmc.",
+    )
+
+
 def damaged_arrays(path: Path, attributes: Attributes) -> list[str]:
     """Names of the arrays whose stored bytes no longer match their SHA-256."""
     digests = cast(dict[str, str], attributes["sha256"])
-    return [name for name, digest in sorted(digests.items()) if not _matches(path / name, digest)]
+    first = METADATA not in attributes
+    return [name for name, digest in sorted(digests.items()) if not _matches(path / name, digest, first)]
 
 
-def _matches(array_folder: Path, digest: str) -> bool:
+def _matches(array_folder: Path, digest: str, first: bool) -> bool:
+    """Whether an array is as it was sealed; in the ``first`` stores a digest could be of the bytes of shards."""
     try:
-        return stored_sha256(array_folder) == digest
+        if stored_sha256(array_folder) == digest:
+            return True
     except ShardError:
         return False
+    return first and _sha256_of_files(array_folder) == digest

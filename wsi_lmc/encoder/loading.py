@@ -15,7 +15,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -54,7 +54,8 @@ class Encoder:
     ``name`` holds no path; ``sha256`` covers the weights (see `weights_sha256`); ``trained_mpp`` (microns per pixel)
     is None where it is unknown; ``input_px`` is the side at which the network was built, ``fixed_input`` whether it
     takes no other, and ``patch`` what a side must be a multiple of; ``precision`` is that of the network's computation,
-    features and weights stay float32. ``runner`` computes `features` in torch's place, where there is one.
+    features and weights stay float32. ``runner`` computes `features` in torch's place, where there is one; ``spec`` is
+    what the encoder was loaded by, a folder by its absolute path.
     """
 
     name: str
@@ -72,6 +73,26 @@ class Encoder:
     precision: Precision = "float32"
     patch: int = 1
     runner: Runner | None = None
+    spec: str | None = None
+
+    @classmethod
+    def load(
+        cls, name: str | Path, device: str = "auto", precision: Precision = "float32", tile_px: int = 256
+    ) -> "Encoder":
+        """Load an encoder, frozen.
+
+        Args:
+            name: a checkpoint folder, a timm model name, ``local-dir:PATH``, ``hf-hub:OWNER/NAME`` or
+                ``untrained:NAME@SEED``.
+            device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:N".
+            precision: of the network's computation; features are float32 in any case.
+            tile_px: side of the tiles, in pixels, for an untrained network of ours; all others know theirs.
+
+        Raises:
+            UsageError: nothing of that name, no weights or no connection to fetch them, or no such device.
+            StoreError: the folder is there and damaged.
+        """
+        return load_encoder(str(name), resolve_device(device), precision, tile_px)
 
     def embed(self, tiles: UInt8[Tensor, "b h w 3"]) -> Float[Tensor, "b d"]:
         """Float32 features of RGB tiles, on the encoder's device.
@@ -140,6 +161,11 @@ def load_encoder(spec: str, device: torch.device, precision: Precision = "float3
         UsageError: nothing of that name, no weights, or no connection to fetch them.
         StoreError: the folder is there and damaged.
     """
+    absolute = str(Path(spec).resolve()) if Path(spec).is_dir() else spec
+    return replace(_load(spec, device, precision, tile_px), spec=absolute)
+
+
+def _load(spec: str, device: torch.device, precision: Precision, tile_px: int) -> Encoder:
     source, _, rest = spec.partition(":")
     if source == "untrained":
         return _untrained(rest, device, precision, tile_px)

@@ -176,7 +176,10 @@ def scores_of(
     called = (chances[:, 1] >= threshold).astype(np.int64) if kinds == 2 else chances.argmax(axis=1).astype(np.int64)
     table = confusion(truth, called, weights, kinds)
     precision = [Ranking.of(truth == kind, chances[:, kind]).average_precision(weights) for kind in _counted(kinds)]
-    mean_precision = np.nanmean(precision, axis=0)
+    known = np.isfinite(precision)  # of no class where a resample has no positive tile at all
+    mean_precision = np.where(known, precision, 0.0).sum(axis=0) / np.where(
+        known.any(axis=0), known.sum(axis=0), np.nan
+    )
     return np.stack(
         [_macro_auroc(truth, chances, weights), mean_precision, balanced_accuracies(table), f1_scores(table)]
     )

@@ -38,10 +38,7 @@ class Case:
 
         The same seed draws the same tiles of a slide, whatever other slides there are.
         """
-        if not 0 < count < len(rows):
-            return rows
-        rng = np.random.default_rng((seed, zlib.crc32(self.slide_id.encode())))
-        return np.sort(rng.choice(rows, count, replace=False))
+        return draw_rows(rows, count, (seed, self.slide_id))
 
 
 @dataclass(frozen=True)
@@ -71,6 +68,18 @@ class Bags:
         """Some of them, by number or mask."""
         chosen = np.arange(len(self.tiles))[rows]
         return Bags(tuple(self.tiles[row] for row in chosen), self.labels[rows], self.groups[rows], self.classes)
+
+
+def draw_rows(rows: Int64[np.ndarray, " n"], count: int, by: tuple[int, str]) -> Int64[np.ndarray, " m"]:
+    """``count`` of some rows of a slide, in order, drawn ``by`` a seed and the slide's id; all where there are no more.
+
+    With a ``count`` of 0 there is no limit.
+    """
+    if not 0 < count < len(rows):
+        return rows
+    seed, slide_id = by
+    rng = np.random.default_rng((seed, zlib.crc32(slide_id.encode())))
+    return np.sort(rng.choice(rows, count, replace=False))
 
 
 def group_numbers(cases: Sequence[Case]) -> Int64[np.ndarray, " s"]:

@@ -141,7 +141,7 @@ def _choose_source(path: Path, reader: Reader, downsamples: tuple[float, ...], o
             with Threads(options.threads) as threads:
                 agreement = compare(direct, reader, downsamples, threads)
             if agreement.equal or options.reader == "direct":
-                return Sources(reader, direct, agreement, options.resample, options.threads)
+                return Sources(reader, direct, agreement, options.resample, options.threads, path)
             direct.close()
         if options.reader == "direct":
             raise SlideError(
@@ -152,7 +152,7 @@ def _choose_source(path: Path, reader: Reader, downsamples: tuple[float, ...], o
             )
     name: ReaderName = "tiffslide" if reader.name == "tiffslide" else "openslide"
     pool = HandlePool(_open_reader(path, name), lambda: _open_reader(path, name))
-    return Sources(reader, pool, None, options.resample, options.threads)
+    return Sources(reader, pool, None, options.resample, options.threads, path)
 
 
 def _open_reader(path: Path, reader: ReaderName) -> Reader:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
@@ -49,8 +50,8 @@ class ReadPlan:
 class Sources:
     """What a slide is read through.
 
-    ``reader`` knows the file; ``boxes`` gives pixels; ``agreement`` says how those compare with the reader's own, where
-    they are decoded directly; ``resample`` is what may reduce tiles.
+    ``path`` is the file, which ``reader`` knows; ``boxes`` gives pixels; ``agreement`` says how those compare with the
+    reader's own, where they are decoded directly; ``resample`` is what may reduce tiles.
     """
 
     reader: Reader
@@ -58,6 +59,7 @@ class Sources:
     agreement: Agreement | None
     resample: Resample
     threads: int
+    path: Path
 
 
 class Slide:
@@ -88,6 +90,11 @@ class Slide:
             quickhash=reader.quickhash,
             bounds=(bounds.origin.x, bounds.origin.y, bounds.size.width, bounds.size.height),
         )
+
+    @property
+    def path(self) -> Path:
+        """The slide's file."""
+        return self._sources.path
 
     @property
     def direct(self) -> DirectReader | None:
