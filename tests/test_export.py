@@ -23,7 +23,8 @@ DIM = 7
 def make_store(folder: Path, slide_id: str, count: int, **changes: Any) -> FeatureStore:
     """Real features of a 0.25-um slide wider than high, tiled at 0.5 um with x and y steps that cannot be swapped.
 
-    ``changes``: dtype, bad (unreadable rows), and values that replace those of ``slide``, ``tile`` and ``encoder``.
+    ``changes``: dtype, bad (unreadable rows), tissue (fraction), and values that replace those of ``slide``, ``tile``
+    and ``encoder``.
     """
     rng = np.random.default_rng(sum(slide_id.encode()))
     features = rng.normal(size=(count, DIM)).astype(changes.get("dtype", np.float32))
@@ -50,7 +51,8 @@ def make_store(folder: Path, slide_id: str, count: int, **changes: Any) -> Featu
         "encoder": encoder | {"trained_mpp": 0.5, "dtype": str(features.dtype)} | changes.get("encoder", {}),
     }
     path = folder / f"{len(list(folder.iterdir()))}.zarr"
-    write_features(path, features, TileRows(origins, np.ones(count, np.float32), valid), attributes)
+    tissue = np.full(count, changes.get("tissue", 1.0), np.float32)
+    write_features(path, features, TileRows(origins, tissue, valid), attributes)
     return FeatureStore.open(path)
 
 

@@ -168,6 +168,16 @@ def test_a_slide_without_tiles_and_a_second_export(to: Target, stores: Path, tmp
     assert not [path for path, content in before.items() if str(tmp_path).encode() in content]
 
 
+@pytest.mark.parametrize("to", OWN)
+def test_imported_features_are_exported_too(to: Target, stores: Path, tmp_path: Path) -> None:
+    """Of these nobody knows how much tissue is in a tile, which is NaN in the store, and no number in JSON."""
+    result = export_features([make_store(stores, "a", 6, tissue=np.nan)], to, tmp_path / "out", known(a=("p", "x")))
+    assert result.skipped == ()
+    if to == "qupath":
+        tiles = json.loads((tmp_path / "out" / "a.geojson").read_text())["features"]
+        assert "Tissue fraction" not in tiles[0]["properties"]["measurements"]
+
+
 def test_the_smaller_piece_counts_and_tiles_off_all_have_none() -> None:
     ring = lambda x, y, w, h: [[x, y], [x + w, y], [x + w, y + h], [x, y + h], [x, y]]  # noqa: E731
     polygons = [

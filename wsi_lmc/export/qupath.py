@@ -21,7 +21,9 @@ _COMPONENTS = 3  # as many as can be seen at once, as colours
 def write_qupath(bag: Bag, out: Path) -> list[Path]:
     """Write a slide's objects; tiles carry their tissue fraction and the first components of their features."""
     corner = SlidePoint(*bag.corner)
-    measurements = {"Tissue fraction": bag.tissue_fraction.astype(np.float64), **principal_components(bag)}
+    measurements = dict(principal_components(bag))
+    if np.isfinite(bag.tissue_fraction).all():  # of imported features it is unknown, and QuPath knows no NaN in JSON
+        measurements["Tissue fraction"] = bag.tissue_fraction.astype(np.float64)
     objects = tissue_objects(bag.slide_id, bag.tissue(), corner)
     objects += tile_objects(bag.slide_id, bag.origins - np.asarray(bag.corner, np.float64), bag.footprint, measurements)
     final = out / f"{bag.slide_id}.geojson"

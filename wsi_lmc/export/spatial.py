@@ -15,7 +15,7 @@ import shapely
 from spatialdata import SpatialData  # pyright: ignore[reportMissingImports]
 from spatialdata.models import ShapesModel, TableModel  # pyright: ignore[reportMissingImports]
 
-from wsi_lmc.export.bags import Bag
+from wsi_lmc.export.bags import Bag, geometric_mean
 from wsi_lmc.export.regions import tissue_ids
 from wsi_lmc.publish import publishing
 
@@ -68,15 +68,16 @@ def _table(bag: Bag) -> anndata.AnnData:
 def _specification(bag: Bag, outlined: bool) -> dict[str, Any]:
     """What wsidata knows of tiles: sizes in target pixels, and what a target pixel is at the level that is read."""
     tile = bag.attributes["tile"]
-    downsample = (bag.footprint[0] * bag.footprint[1]) ** 0.5 / bag.px
+    downsample = geometric_mean(bag.footprint) / bag.px
+    read = tile.get("read_px")  # of imported features nobody knows from which level: then level 0 serves
     return {
         "height": bag.px,
         "width": bag.px,
         "stride_height": int(tile["stride"]),
         "stride_width": int(tile["stride"]),
         "mpp": float(tile["mpp"]),
-        "ops_level": int(tile["level"]),
-        "ops_downsample": float(tile["read_px"][0]) / bag.px,
+        "ops_level": int(tile["level"]) if read else 0,
+        "ops_downsample": float(read[0]) / bag.px if read else downsample,
         "base_level": 0,
         "base_downsample": downsample,
         "tissue_name": TISSUES if outlined else None,
