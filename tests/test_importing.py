@@ -23,13 +23,14 @@ from tests.foreign import (
     write,
 )
 from tests.test_export import make_store
+from wsi_lmc.cohort import SlideEntry
 from wsi_lmc.errors import UsageError
 from wsi_lmc.export import export_features
 from wsi_lmc.featurestore import FeatureStore
 from wsi_lmc.importing import ImportConfig, ImportInputs, find_imports
 from wsi_lmc.importing.foreign import Patches
 from wsi_lmc.importing.geometry import measured_stride
-from wsi_lmc.runfolder import list_slides
+from wsi_lmc.runfolder import add_slides, list_slides, prepare_run
 from wsi_lmc.tilestore import Validity
 from wsi_lmc.verify import verify
 
@@ -336,9 +337,6 @@ def test_again_does_only_what_is_missing(tmp_path: Path) -> None:
 
 
 def test_a_slide_that_was_tiled_here_keeps_what_is_known_of_it(tmp_path: Path) -> None:
-    from wsi_lmc.cohort import SlideEntry
-    from wsi_lmc.runfolder import add_slides, prepare_run
-
     prepare_run(tmp_path / "out")
     slide = tmp_path / "S1.svs"
     slide.write_bytes(b"not looked at")

@@ -1,5 +1,6 @@
 """Files that are damaged, of another kind, or made to mislead: each has its reason, and the slide beside it goes on."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.foreign import (
     DIM,
@@ -20,9 +23,13 @@ from tests.foreign import (
     trident_slide,
     write,
 )
-from wsi_lmc.errors import UsageError
-from wsi_lmc.importing import ImportInputs, find_imports, hide
+from wsi_lmc.errors import SlideError, UsageError
+from wsi_lmc.executor import SerialExecutor
+from wsi_lmc.importing import ImportConfig, ImportInputs, find_imports, hide, import_cohort
+from wsi_lmc.importing.foreign import Files
 from wsi_lmc.importing.hdf5 import MOST_ROWS
+from wsi_lmc.importing.reading import read_foreign
+from wsi_lmc.run import RunOptions
 
 FEATURES, COORDS = bag(13)
 ABOUT = {"coords": about_trident()}
@@ -148,10 +155,6 @@ def _never_written(path: Path) -> None:
         file.create_dataset("features", FEATURES.shape, "f4")
 
 
-def _other_encoder(path: Path) -> None:
-    write(path, {**ABOUT, "features": {"encoder": "conch_v15"}}, features=FEATURES, coords=COORDS)
-
-
 def _negative(path: Path) -> None:
     coords = COORDS.copy()
     coords[5, 1] = -1
@@ -236,8 +239,6 @@ def _link_to_nothing(path: Path) -> None:
 
 
 def _pipe(path: Path) -> None:
-    import os
-
     os.mkfifo(path)
 
 
@@ -265,7 +266,6 @@ def _pipe(path: Path) -> None:
         (_wide, "too_large", "declares 2000000 x 60000"),
         (_unfinished, "truncated", "not written to its end"),
         (_never_written, "truncated", "not written to its end"),
-        (_other_encoder, "damaged", "another encoder"),
         (_negative, "damaged", "in row 5"),
         (_beyond, "damaged", "1 patches begin outside of the slide"),
         (_far_away, "damaged", "in row 5"),
@@ -300,6 +300,18 @@ def test_a_bad_file_beside_a_good_one(make: Callable[[Path], None], code: str, s
     assert [path.name for path in (tmp_path / "out" / "features").iterdir()] == ["good.zarr"]
     rows = (tmp_path / "out" / "slides.csv").read_text().splitlines()
     assert rows[1].startswith(f"bad,embed,failed,{code},")
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("mutants")
+
+
+@pytest.fixture(scope="module")
+def whole(scratch: Path) -> bytes:
+    """A file of features as TRIDENT writes them."""
+    trident_slide(scratch / "job", "S1")
+    return (scratch / "job" / TRIDENT / "features_uni_v1" / "S1.h5").read_bytes()
 
 
 class Evil:
@@ -363,6 +375,35 @@ def test_two_slides_of_one_id(tmp_path: Path) -> None:
         importing(tmp_path / "clam", "clam", tmp_path / "o", mpp=0.25, encoder="x", manifest=rows)
 
 
+@pytest.mark.parametrize("place", ["features", "records/embed", "records/embed/S1.json", "run.yaml", "manifest.csv"])
+def test_nothing_is_written_where_a_link_leads(place: str, tmp_path: Path) -> None:
+    trident_slide(tmp_path / "job", "S1")
+    link = tmp_path / "out" / place
+    link.parent.mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    link.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UsageError, match="is a link to"):
+        importing(tmp_path / "job", "trident", tmp_path / "out", mpp=0.25)
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+@settings(max_examples=60)
+@given(st.lists(st.tuples(st.integers(0, 6000), st.integers(0, 255)), min_size=1, max_size=6))
+def test_any_bytes_give_features_or_a_reason(whole: bytes, scratch: Path, changes: list[tuple[int, int]]) -> None:
+    """Of the first bytes of a file, where HDF5 keeps what lies where."""
+    damaged = bytearray(whole)
+    for place, value in changes:
+        damaged[place % len(damaged)] = value
+    path = scratch / "S1.h5"
+    path.write_bytes(damaged)
+    try:
+        found = read_foreign(Files(path, None, (scratch,)), ImportConfig())
+    except SlideError as error:
+        assert str(scratch) not in str(error)
+    else:
+        assert len(found.features) == len(found.origins)
+
+
 def test_folders_that_are_none(tmp_path: Path) -> None:
     def refused(layout: str, folder: Path, encoder: str | None = None) -> str:
         with pytest.raises(UsageError) as caught:
@@ -400,10 +441,6 @@ def test_pseudonyms(tmp_path: Path) -> None:
     _no_features(broken)
     table = tmp_path / "map.csv"
     table.write_text("slide,slide_id\nMueller_Hans.h5,P1\nMeier_Anna.h5,P2\n")
-    from wsi_lmc.executor import SerialExecutor
-    from wsi_lmc.importing import ImportConfig, import_cohort
-    from wsi_lmc.run import RunOptions
-
     found, _ = find_imports(ImportInputs("trident", tmp_path / "job"))
     hidden = hide(found, table, tmp_path / "out")
     options = RunOptions(SerialExecutor())

@@ -86,7 +86,10 @@ def check_size(shape: tuple[int, ...], itemsize: int, shown: str) -> None:
 
 
 def numbers(dataset: h5py.Dataset, name: str) -> tuple[float, ...] | None:
-    """An attribute of one or two finite numbers; None where there is none, or something else stands there."""
+    """An attribute of one or two finite numbers; None where there is none, or something else stands there.
+
+    Attributes of text are left alone: they say nothing that is needed, and HDF5 loops for ever over a damaged heap.
+    """
     if name not in dataset.attrs:
         return None
     stored = dataset.attrs.get_id(name)
@@ -94,14 +97,6 @@ def numbers(dataset: h5py.Dataset, name: str) -> tuple[float, ...] | None:
         return None
     values = tuple(float(value) for value in np.ravel(np.asarray(dataset.attrs[name])))
     return values if all(map(math.isfinite, values)) else None
-
-
-def text(dataset: h5py.Dataset, name: str) -> str | None:
-    """An attribute of text; None where there is none, or something else stands there."""
-    if name not in dataset.attrs:
-        return None
-    value = dataset.attrs[name]
-    return value if isinstance(value, str) else None
 
 
 def _check_written(dataset: h5py.Dataset, shown: str) -> None:

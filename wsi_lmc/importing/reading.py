@@ -10,14 +10,19 @@ import h5py
 import numpy as np
 from jaxtyping import Float, Int32
 
-from wsi_lmc.cohort import safe_id
 from wsi_lmc.errors import SlideError
 from wsi_lmc.importing.config import ImportConfig
 from wsi_lmc.importing.foreign import Files, Foreign, Patches
 from wsi_lmc.importing.geometry import ATTRIBUTES, agreed, patches_of, stated_patches
-from wsi_lmc.importing.hdf5 import AGAIN, check_size, dataset_of, holds, numbers, open_hdf5, text
+from wsi_lmc.importing.hdf5 import AGAIN, check_size, dataset_of, holds, numbers, open_hdf5
+from wsi_lmc.passing import may_pass
 
 TENSOR = ".pt"
+_NO_TENSOR = (
+    UnpicklingError, OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, OverflowError,
+    AssertionError, ImportError,
+)  # fmt: skip
+"""What torch raises on bytes that are no tensor, or not one that it may load."""
 _LARGEST = np.iinfo(np.int32).max
 
 
@@ -29,13 +34,12 @@ class _Coordinates:
     patches: Patches | None
 
 
-def read_foreign(files: Files, config: ImportConfig, encoder: str) -> Foreign:
+def read_foreign(files: Files, config: ImportConfig) -> Foreign:
     """Read a slide's features and where its patches lie.
 
     Args:
         files: of the slide; both are looked at where there are two.
         config: what the user states beside them.
-        encoder: whose features these must be, where the file says so.
 
     Raises:
         SlideError: a file is missing, damaged, of another kind, or contradicts the other one.
@@ -46,7 +50,7 @@ def read_foreign(files: Files, config: ImportConfig, encoder: str) -> Foreign:
         features = read_tensor(files.features)
     else:
         with open_hdf5(files.features) as file:
-            features = _features(file, encoder)
+            features = _features(file)
             own = _coordinates(file) if holds(file, "coords") else None
     other: _Coordinates | None = None
     if files.coordinates is not None:
@@ -104,7 +108,9 @@ def read_tensor(path: Path) -> Float[np.ndarray, "n d"]:
 
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except _NO_TENSOR as error:
+        if may_pass(error):
+            raise
         raise SlideError(
             "damaged", f"{path.name} is no tensor ({type(error).__name__})", "a tensor that torch saved", AGAIN
         ) from error
@@ -119,14 +125,8 @@ def read_tensor(path: Path) -> Float[np.ndarray, "n d"]:
     return _bag(kept.numpy(), path.name)
 
 
-def _features(file: h5py.File, encoder: str) -> Float[np.ndarray, "n d"]:
-    dataset = dataset_of(file, "features", "f")
-    stated = text(dataset, "encoder")
-    if stated not in (None, "", "None") and safe_id(stated) != encoder:
-        raise SlideError(
-            "damaged", "features that name another encoder than their folder", encoder, "See which it is, and move it."
-        )
-    return _bag(np.asarray(dataset[()]), Path(file.filename).name)
+def _features(file: h5py.File) -> Float[np.ndarray, "n d"]:
+    return _bag(np.asarray(dataset_of(file, "features", "f")[()]), Path(file.filename).name)
 
 
 def _bag(values: np.ndarray, name: str) -> Float[np.ndarray, "n d"]:

@@ -76,7 +76,7 @@ def import_slide(task: ImportTask) -> Outcome:
         if finished is not None:
             outcome = succeeded(task.slide_id, "embed", finished.attributes["slide"], len(finished))
             return replace(outcome, fresh=False, seconds=time.monotonic() - began)
-        found = read_foreign(task.files, task.config, task.encoder)
+        found = read_foreign(task.files, task.config)
         features, valid = _judged(found)
         calibration = decide_mpp(found.patches.statements(task.of_file), task.entry.mpp, task.config.mpp)
         attributes = describe(task, found, calibration) | _identity(task, calibration.source)
