@@ -65,7 +65,7 @@ fuzz: install
 wheel:
 	rm -rf dist $(CLEAN) && mkdir -p $(CLEAN)
 	$(PYTHON) -m venv $(CLEAN)/build
-	$(CLEAN)/build/bin/python -m pip install --quiet --disable-pip-version-check build==1.5.1
+	$(CLEAN)/build/bin/python -m pip install --quiet --disable-pip-version-check build==1.6.1
 	$(CLEAN)/build/bin/python -m build --outdir dist .
 	@tag=$$(git describe --exact-match --tags --match 'v*' HEAD 2>/dev/null); \
 	  test -z "$$tag" || test -f "dist/wsi_lmc-$${tag#v}-py3-none-any.whl" || { \
