@@ -21,13 +21,15 @@ ALONE := $(addprefix tests/,faults/test_chaos.py faults/test_workers.py faults/t
 # The extra "report", in a place of its own: where it is found every picture of an evaluation would compile for a minute.
 UMAP := umap-learn==0.5.12 pynndescent==0.7.0 numba==0.68.1 llvmlite==0.50.0
 AUDIT := $(VENV)/audit
+# Where "make wheel" builds, installs and tries what would be released.
+CLEAN := $(abspath $(VENV))/clean
 PYTHON ?= $(shell for p in python3.13 python3.12 python3; do $$p -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null && echo $$p && break; done)
 
 # How long each text format is fuzzed for; no part of "check".
 FUZZ_SECONDS ?= 60
 FUZZED := run manifest outline settings jobs
 
-.PHONY: demo test check audit fuzz install clean
+.PHONY: demo test check audit fuzz wheel install clean
 
 demo: install
 	$(BIN)/wsi-lmc demo
@@ -57,6 +59,20 @@ fuzz: install
 	  --target $(VENV)/fuzz atheris==3.1.0
 	for format in $(FUZZED); do \
 	  PYTHONPATH=$(CURDIR):$(VENV)/fuzz $(BIN)/python -m tests.faults.fuzz $$format $(FUZZ_SECONDS) || exit 1; done
+
+# What users get, for real: archives in dist/, the wheel in an environment of its own with everything else from the
+# index, and the whole demo there. Before a release, with its tag on the commit: it must be the package's version.
+wheel:
+	rm -rf dist $(CLEAN) && mkdir -p $(CLEAN)
+	$(PYTHON) -m venv $(CLEAN)/build
+	$(CLEAN)/build/bin/python -m pip install --quiet --disable-pip-version-check build==1.6.1
+	$(CLEAN)/build/bin/python -m build --outdir dist .
+	@tag=$$(git describe --exact-match --tags --match 'v*' HEAD 2>/dev/null); \
+	  test -z "$$tag" || test -f "dist/wsi_lmc-$${tag#v}-py3-none-any.whl" || { \
+	  echo "the tag $$tag is not the version of dist/*.whl: correct wsi_lmc/__init__.py and CITATION.cff"; exit 1; }
+	$(PYTHON) -m venv $(CLEAN)/new
+	$(CLEAN)/new/bin/python -m pip install --quiet --disable-pip-version-check dist/*.whl
+	cd $(CLEAN) && env -u PYTHONPATH new/bin/wsi-lmc --version && env -u PYTHONPATH new/bin/wsi-lmc demo -o demo
 
 install: $(VENV)/.installed
 

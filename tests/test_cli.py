@@ -37,6 +37,52 @@ def test_each_command_explains_itself(name: str, program: Commands) -> None:
     assert len(result.stdout.splitlines()) > 8
 
 
+def complete(line: str, shell: str = "bash") -> list[str]:
+    """What pressing Tab at the end of a line gives, by the protocol of the shell's completion function."""
+    words = line.split(" ")
+    told = {
+        "bash": {"COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)},
+        "zsh": {"_TYPER_COMPLETE_ARGS": line},
+        "fish": {"_TYPER_COMPLETE_ARGS": line, "_TYPER_COMPLETE_FISH_ACTION": "get-args"},
+    }[shell]
+    return installed(**told, _WSI_LMC_COMPLETE=f"complete_{shell}").split("\n")
+
+
+def installed(*arguments: str, **environment: str) -> str:
+    """What the program says under the name that it is installed by."""
+    code = f"import sys; sys.argv = {['wsi-lmc', *arguments]}; from wsi_lmc.cli import main; main()"
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | environment, check=True
+    )
+    return found.stdout
+
+
+def test_tab_completes_commands_and_flags() -> None:
+    assert complete("wsi-lmc tr")[:-1] == ["train"]
+    assert complete("wsi-lmc re")[:-1] == ["report", "retry-failed"]
+    assert complete("wsi-lmc status --js")[:-1] == ["--json"]
+    assert any("--json" in said for said in complete("wsi-lmc status --js", "fish"))
+    assert any("--json" in said for said in complete("wsi-lmc status --js", "zsh"))
+
+
+def test_bash_asks_the_program_as_typed(tmp_path: Path) -> None:
+    """A real bash takes the script that is shown, and fills in what the program says."""
+    program = tmp_path / "wsi-lmc"
+    program.write_text(f"#!{sys.executable}\nfrom wsi_lmc.cli import main\nmain()\n")
+    program.chmod(0o755)
+    shown = installed("--show-completion", "bash")
+    typed = 'COMP_WORDS=(wsi-lmc tr); COMP_CWORD=1; _wsi_lmc_completion wsi-lmc; echo "${COMPREPLY[@]}"'
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    found = subprocess.run(
+        ["bash", "--norc", "-c", f"{shown}\n{typed}"],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PATH": path},
+        check=True,
+    )
+    assert (found.stdout, found.stderr) == ("train\n", "")
+
+
 def test_version_is_one_line() -> None:
     assert run("--version").stdout == f"wsi-lmc {__version__}\n"
 

@@ -176,5 +176,5 @@ def test_a_missing_component_another_network_and_torn_files_are_refused(weights:
 
 def test_without_the_extra_it_says_how_to_get_it(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "diffusers", None)  # as Python itself marks what cannot be imported
-    with pytest.raises(UsageError, match=r"pip install 'wsi-lmc\[stainfuser\]'"):
+    with pytest.raises(UsageError, match=r"pip install 'wsi-lmc\[diffusion\]'"):
         load_networks(weights)

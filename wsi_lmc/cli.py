@@ -5,6 +5,7 @@ Notable: only the command that is run gets imported, and with it torch or dask; 
 
 import importlib
 import keyword
+import os
 import sys
 from collections.abc import Callable
 from typing import Annotated, NoReturn
@@ -16,6 +17,7 @@ from wsi_lmc.errors import UsageError, WsiLmcError
 from wsi_lmc.passing import is_full
 
 COMMANDS = {
+    "init": "Write a file of all settings to start from, each explained.",
     "plan": "Look at slides before any work: what would fail and why, tiles, disk, hours.",
     "doctor": "Check this machine and installation: versions, codecs, devices, the output's disk.",
     "tile": "Find tissue and cut calibrated tiles: slides in, tile stores out.",
@@ -37,7 +39,8 @@ COMMANDS = {
 
 def main() -> NoReturn:
     """Run the command line and leave with its exit code: 0, 1 (some slides failed), 2 (usage), 130 or 143."""
-    named = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+    words = _words_before_tab() if "_WSI_LMC_COMPLETE" in os.environ else sys.argv[1:]
+    named = next((word for word in words if not word.startswith("-")), "")
     try:
         build_app(named)()
     except WsiLmcError as error:
@@ -50,9 +53,17 @@ def main() -> NoReturn:
     sys.exit(0)
 
 
+def _words_before_tab() -> list[str]:
+    """Words of a line that a shell wants completed, without the last one: typer's protocol for bash and the others."""
+    if "COMP_WORDS" in os.environ:
+        return os.environ["COMP_WORDS"].split()[1 : int(os.environ.get("COMP_CWORD", "1"))]
+    line = os.environ.get("_TYPER_COMPLETE_ARGS", "")
+    return line.split()[1 : None if line.endswith(" ") else -1]
+
+
 def build_app(named: str) -> typer.Typer:
     """All commands, of which only the one ``named`` can be run; the others stand there with their one-line help."""
-    app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+    app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
     app.callback()(_wsi_lmc)
     for name, summary in COMMANDS.items():
         if name == named:

@@ -121,6 +121,20 @@ def flat_settings(config: Any) -> dict[str, object]:  # noqa: ANN401  any of the
     return flat
 
 
+def schema_of(setting: Setting) -> dict[str, Any]:
+    """JSON schema of one setting: its type or choices, its default, its sentence."""
+    return {
+        **TypeAdapter(setting.type).json_schema(),
+        "default": to_json(setting.default),
+        "description": setting.doc,
+    }
+
+
+def yaml_value(value: object) -> str:
+    """A plain value as YAML has it, on one line."""
+    return yaml.safe_dump(to_json(value), default_flow_style=True).splitlines()[0]
+
+
 def write_resolved(folder: Path, configs: Mapping[str, object]) -> None:
     """Record stages' resolved settings in the folder's ``run.yaml``, keeping the other stages' sections."""
     path = folder / RUN_FILE

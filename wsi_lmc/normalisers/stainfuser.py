@@ -136,7 +136,7 @@ def _classes() -> list[Any]:
         raise UsageError(
             f"diffusers cannot be used ({str(error).strip().splitlines()[0]})",
             "the extra of StainFuser",
-            "Run: pip install 'wsi-lmc[stainfuser]'.",
+            "Run: pip install 'wsi-lmc[diffusion]'.",
         ) from error
 
 
