@@ -20,6 +20,24 @@ ALONE := $(addprefix tests/,faults/test_chaos.py faults/test_workers.py faults/t
   test_cluster.py test_distributed.py test_jobqueue.py test_memory.py test_microbatch.py test_status.py)
 # The extra "report", in a place of its own: where it is found every picture of an evaluation would compile for a minute.
 UMAP := umap-learn==0.5.12 pynndescent==0.7.0 numba==0.68.1 llvmlite==0.50.0
+# What builds the manual's site, and a workflow manager that runs the manual's example; each in a place of its own, as
+# they bring much we do not need (Snakemake an older "packaging").
+DOCS := sphinx==9.1.1 myst-parser==5.2.0 furo==2025.12.19 accessible-pygments==0.0.5 alabaster==1.0.0 babel==2.19.0 \
+  docutils==0.22.4 imagesize==2.0.1 mdit-py-plugins==0.7.0 requests==2.34.2 roman-numerals==4.1.0 \
+  snowballstemmer==3.1.1 sphinx-basic-ng==1.0.0b2 sphinxcontrib-applehelp==2.0.0 sphinxcontrib-devhelp==2.0.0 \
+  sphinxcontrib-htmlhelp==2.1.0 sphinxcontrib-jsmath==2.0.0 sphinxcontrib-qthelp==2.0.0 \
+  sphinxcontrib-serializinghtml==2.0.0 beautifulsoup4==4.15.0 certifi==2026.10.19.post1 charset_normalizer==3.5.2 \
+  soupsieve==4.1.3 urllib3==2.8.0
+SNAKEMAKE := snakemake==9.27.1 conda-inject==1.3.2 connection_pool==0.0.3 docutils==0.22.4 dpath==2.2.0 \
+  packaging==25.0 PuLP==3.3.2 requests==2.34.2 smart_open==7.7.1 snakemake-interface-common==1.23.0 \
+  ConfigArgParse==1.9.0 snakemake-interface-executor-plugins==9.4.0 snakemake-interface-logger-plugins==2.1.0 \
+  snakemake-interface-report-plugins==1.3.0 snakemake-interface-scheduler-plugins==2.0.2 \
+  snakemake-interface-storage-plugins==4.4.1 humanfriendly==10.0 sqlmodel==0.0.37 tenacity==9.2.1 throttler==1.2.3 \
+  wrapt==2.5.2 yte==1.9.4 GitPython==3.2.1 immutables==0.21 jsonschema==4.26.0 referencing==0.37.0 \
+  nbformat==5.11.1 platformdirs==4.14.8 tabulate==0.10.0 argparse-dataclass==2.0.0 attrs==26.1.0 \
+  certifi==2026.10.19.post1 charset_normalizer==3.5.2 fastjsonschema==2.22.3 gitdb==4.0.12 \
+  jsonschema-specifications==2025.9.1 jupyter_core==5.9.1 rpds-py==2026.9.1 SQLAlchemy==2.0.58 traitlets==5.16.1 \
+  urllib3==2.8.0 greenlet==3.5.6 smmap==5.0.3
 AUDIT := $(VENV)/audit
 PYTHON ?= $(shell for p in python3.13 python3.12 python3; do $$p -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null && echo $$p && break; done)
 
@@ -27,7 +45,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3; do $$p -c 'import sys;
 FUZZ_SECONDS ?= 60
 FUZZED := run manifest outline settings jobs
 
-.PHONY: demo test check audit fuzz install clean
+.PHONY: demo test check audit docs fuzz install clean
 
 demo: install
 	$(BIN)/wsi-lmc demo
@@ -47,10 +65,14 @@ check: install
 audit:
 	@test -x $(AUDIT)/bin/pip-audit || { $(PYTHON) -m venv $(AUDIT) && \
 	  $(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1; }
-	@printf '%s\n' $(ORACLES) $(UMAP) | cat constraints.txt - | sort -u > $(AUDIT)/requirements.txt
+	@printf '%s\n' $(ORACLES) $(UMAP) $(DOCS) $(filter-out packaging==%,$(SNAKEMAKE)) | cat constraints.txt - | sort -u > $(AUDIT)/requirements.txt
 	@$(AUDIT)/bin/pip-audit --strict --no-deps --disable-pip --progress-spinner off -r $(AUDIT)/requirements.txt || { \
 	  echo "make audit has not passed: see above which versions have known holes (take newer ones in constraints.txt),"; \
 	  echo "or why advisories could not be asked for (try again where https://pypi.org can be reached)."; exit 1; }
+
+# The manual as a site: docs/_build/index.html.
+docs: install
+	PYTHONPATH=$(CURDIR):$(VENV)/docs $(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build
 
 fuzz: install
 	test -d $(VENV)/fuzz || $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
@@ -70,7 +92,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(VENV)/oracles $(ORACLES)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(VENV)/umap $(UMAP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(VENV)/docs $(DOCS)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(VENV)/snakemake $(SNAKEMAKE)
 	@touch $@
 
 clean:
-	rm -rf $(VENV) wsi-lmc-demo .pytest_cache .ruff_cache
+	rm -rf $(VENV) docs/_build wsi-lmc-demo .pytest_cache .ruff_cache
