@@ -72,7 +72,7 @@ audit:
 
 # The manual as a site: docs/_build/index.html.
 docs: install
-	PYTHONPATH=$(CURDIR):$(VENV)/docs $(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build
+	PYTHONPATH=$(CURDIR):$(VENV)/docs $(BIN)/python -m sphinx -q -E -W --keep-going -b html docs docs/_build
 
 fuzz: install
 	test -d $(VENV)/fuzz || $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \

@@ -17,6 +17,8 @@ suppress_warnings = ["toc.empty_glob"]  # a page that not every version has
 
 html_theme = "furo"
 html_title = f"wsi-lmc {__version__}"
+html_static_path = ["_static"]
+html_css_files = ["manual.css"]
 html_show_sphinx = False
 html_copy_source = False
 
@@ -29,3 +31,23 @@ autodoc_member_order = "bysource"
 autodoc_class_signature = "mixed"
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
+toc_object_entries = False
+
+
+def setup(app):  # noqa: ANN001, ANN201  Sphinx is not installed where types are checked
+    """Have the pages changed as they are read."""
+    app.connect("source-read", _append_flags)
+    app.connect("autodoc-process-docstring", _keep_colons, priority=400)  # napoleon has 500
+
+
+def _append_flags(app, docname: str, source: list[str]) -> None:  # noqa: ANN001, ARG001
+    if docname == "commands":
+        from docs.flags import all_commands
+
+        source[0] += f"\n{all_commands()}"
+
+
+def _keep_colons(app, what: str, name: str, obj, options, lines: list[str]) -> None:  # noqa: ANN001, ARG001, PLR0913
+    """Napoleon takes what stands before a colon in the first line of a property's docstring for its type."""
+    if what in ("property", "attribute", "data"):
+        lines.insert(0, "")
