@@ -37,7 +37,7 @@ toc_object_entries = False
 def setup(app):  # noqa: ANN001, ANN201  Sphinx is not installed where types are checked
     """Have the pages changed as they are read."""
     app.connect("source-read", _append_flags)
-    app.connect("autodoc-process-docstring", _keep_colons, priority=400)  # napoleon has 500
+    app.connect("autodoc-process-docstring", _keep_colons, priority=600)  # after napoleon's 500
 
 
 def _append_flags(app, docname: str, source: list[str]) -> None:  # noqa: ANN001, ARG001
@@ -48,6 +48,8 @@ def _append_flags(app, docname: str, source: list[str]) -> None:  # noqa: ANN001
 
 
 def _keep_colons(app, what: str, name: str, obj, options, lines: list[str]) -> None:  # noqa: ANN001, ARG001, PLR0913
-    """Napoleon takes what stands before a colon in the first line of a property's docstring for its type."""
-    if what in ("property", "attribute", "data"):
-        lines.insert(0, "")
+    """Put back what napoleon took for a property's type: whatever stands before a colon in its first line."""
+    types = [line for line in lines if line.startswith(":type: ")]
+    if what in ("property", "attribute", "data") and types:
+        lines.remove(types[-1])
+        lines[0] = f"{types[-1].removeprefix(':type: ')}: {lines[0]}"
