@@ -1,25 +1,12 @@
 # The same lines as in README.md, CONTRIBUTING.md and .ci/run.
 VENV := .venv
 BIN := $(VENV)/bin
-# Other implementations that tests compare with; apart, because they bring a package "tests" and much we do not need.
-ORACLES := lightly==1.6.0 torchstain==1.4.1
-# The extra "stainfuser" (diffusers, and what it imports), in the same place, so that its tests run.
-ORACLES += diffusers==0.42.1 certifi==2026.10.19.post1 charset_normalizer==3.5.2 importlib_metadata==10.2.0 \
-  regex==2026.11.19 requests==2.34.2 urllib3==2.8.0 zipp==4.1.2
-# The extra "onnx", likewise, and a runtime to read what was written.
-ORACLES += onnx==1.23.2 onnxscript==0.7.2 onnx-ir==1.1.0 ml-dtypes==0.6.0 onnxruntime==1.32.0
-# The extra "openvino", likewise.
-ORACLES += openvino==2026.4.1
-# What distances between samples are compared with.
-ORACLES += POT==0.9.7.post1
-# What steers the browser that opens a report; the browser is Debian's chromium.
-ORACLES += playwright==1.65.2 greenlet==3.5.6 pyee==16.0.1
+# What tests need beside the environment, each in a place of its own, installed without dependencies: see the files.
+PLACES := oracles umap docs snakemake consumers
 # Tests that count on the machine's cores, memory or clock: they run by themselves, after all others.
 ALONE := $(addprefix tests/,faults/test_chaos.py faults/test_workers.py faults/test_resume.py \
   faults/test_two_processes.py faults/test_locks.py faults/test_corpus.py faults/test_text_mutants.py \
   test_cluster.py test_distributed.py test_jobqueue.py test_memory.py test_microbatch.py test_status.py)
-# The extra "report", in a place of its own: where it is found every picture of an evaluation would compile for a minute.
-UMAP := umap-learn==0.5.12 pynndescent==0.7.0 numba==0.68.1 llvmlite==0.50.0
 AUDIT := $(VENV)/audit
 # Where "make wheel" builds, installs and tries what would be released.
 CLEAN := $(abspath $(VENV))/clean
@@ -29,14 +16,14 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3; do $$p -c 'import sys;
 FUZZ_SECONDS ?= 60
 FUZZED := run manifest outline settings jobs
 
-.PHONY: demo test check audit fuzz wheel install clean
+.PHONY: demo test check audit docs fuzz wheel install clean
 
 demo: install
 	$(BIN)/wsi-lmc demo
 
 test: check
 
-check: install
+check: install $(VENV)/.places
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
@@ -49,10 +36,14 @@ check: install
 audit:
 	@test -x $(AUDIT)/bin/pip-audit || { $(PYTHON) -m venv $(AUDIT) && \
 	  $(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1; }
-	@printf '%s\n' $(ORACLES) $(UMAP) | cat constraints.txt tests/consumers.txt - | sort -u > $(AUDIT)/requirements.txt
-	@$(AUDIT)/bin/pip-audit --strict --no-deps --disable-pip --progress-spinner off -r $(AUDIT)/requirements.txt || { \
-	  echo "make audit has not passed: see above which versions have known holes (take newer ones in constraints.txt),"; \
-	  echo "or why advisories could not be asked for (try again where https://pypi.org can be reached)."; exit 1; }
+	@for pins in constraints.txt $(PLACES:%=tests/places/%.txt); do \
+	  $(AUDIT)/bin/pip-audit --strict --no-deps --disable-pip --progress-spinner off -r $$pins || { \
+	  echo "make audit has not passed: see above which versions of $$pins have known holes (take newer ones), or why"; \
+	  echo "advisories could not be asked for (try again where https://pypi.org can be reached)."; exit 1; }; done
+
+# The manual as a site: docs/_build/index.html.
+docs: install $(VENV)/.places
+	PYTHONPATH=$(CURDIR):$(VENV)/docs $(BIN)/python -m sphinx -q -E -W --keep-going -b html docs docs/_build
 
 fuzz: install
 	test -d $(VENV)/fuzz || $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
@@ -77,18 +68,22 @@ wheel:
 install: $(VENV)/.installed
 
 # Exact versions that the tests passed with; plain "pip install ." takes newer ones.
-$(VENV)/.installed: pyproject.toml constraints.txt tests/consumers.txt
+$(VENV)/.installed: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { \
 	  echo "No Python 3.12 or newer found (zarr 3.4 needs it); 'python3' is: $$(python3 --version 2>&1)."; \
 	  echo "Install one and try again: 'pyenv install 3.12', or 'uv python install 3.12',"; \
 	  echo "or name it: make $(or $(MAKECMDGOALS),demo) PYTHON=/path/to/python3.12"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(VENV)/oracles $(ORACLES)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(VENV)/umap $(UMAP)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(VENV)/consumers \
-	  -r tests/consumers.txt
+	@touch $@
+
+# What only tests need, side by side: it takes as long again.
+$(VENV)/.places: $(VENV)/.installed $(PLACES:%=tests/places/%.txt)
+	@set -e; for place in $(PLACES); do \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(VENV)/$$place \
+	    -r tests/places/$$place.txt & started="$$started $$!"; done; \
+	  for one in $$started; do wait $$one || { echo "see above what could not be installed"; exit 1; }; done
 	@touch $@
 
 clean:
-	rm -rf $(VENV) wsi-lmc-demo .pytest_cache .ruff_cache
+	rm -rf $(VENV) docs/_build wsi-lmc-demo .pytest_cache .ruff_cache

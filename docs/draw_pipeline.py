@@ -64,7 +64,7 @@ def _show_variants(panels: list[Axes], demo: Path) -> None:
     tile = store.read(np.asarray([row]))
     vectors = torch.from_numpy(stains.vectors[[row]])
     for axes, (h, e) in zip(panels, FACTORS, strict=True):
-        drawn = Drawn(torch.tensor([h, e]).expand(2, 1, 2), None, None, None, None, None)
+        drawn = Drawn(torch.tensor([h, e]).expand(2, 1, 2), None, None, None, None, None, None, None)
         view = render_views(turned_planes(torch.from_numpy(tile), drawn), vectors, drawn, "robust").a[0]
         axes.imshow(view.permute(1, 2, 0).numpy()[:160, :160])
         axes.set_title(f"H × {h}, E × {e}", fontsize=8.5, pad=3)

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -45,13 +46,17 @@ class Commands:
         )
 
     def __call__(
-        self, *arguments: object, cwd: Path | None = None, **faults: object
+        self,
+        *arguments: object,
+        cwd: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+        **faults: object,
     ) -> subprocess.CompletedProcess[str]:
         """Run ``wsi-lmc`` with these arguments in ``cwd``; faults are named as in ``shim.c`` without FAULT_."""
         self.counters.reset()
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        named = {f"FAULT_{name.upper()}": str(value) for name, value in faults.items()}
+        named = {f"FAULT_{name.upper()}": str(value) for name, value in faults.items()} | dict(environment or {})
         words = list(map(str, arguments))
         self._process.stdin.write(json.dumps([words, named, str(cwd or Path.cwd())]) + "\n")
         self._process.stdin.flush()

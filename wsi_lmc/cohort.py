@@ -144,7 +144,11 @@ def real_path(path: Path) -> Path:
 
 
 def safe_id(name: str) -> str:
-    """An id made of ``A-Za-z0-9._-`` that cannot be an option, hidden, or too long; changed names carry a hash."""
+    """An id made of ``A-Za-z0-9._-`` that cannot be an option, hidden, or too long; changed names carry a hash.
+
+    >>> safe_id("S-21.0347_A"), safe_id("../naïve name")
+    ('S-21.0347_A', '_na_ve_name-e35c9d7c')
+    """
     plain = unicodedata.normalize("NFC", name)
     cleaned = _UNSAFE.sub("_", plain).lstrip(".-") or "slide"
     if cleaned == plain and len(plain) <= _LONGEST_ID:

@@ -18,7 +18,11 @@ class Shard:
     of: int = 1
 
     def take[T](self, items: Sequence[T], name: Callable[[T], str]) -> list[T]:
-        """Every ``of``-th item by ``name``, so that the order in which a file system lists them plays no part."""
+        """Every ``of``-th item by ``name``, so that the order in which a file system lists them plays no part.
+
+        >>> Shard(1, 2).take(["c", "a", "b"], str)
+        ['a', 'c']
+        """
         if self.of == 1:
             return list(items)
         return sorted(items, key=name)[self.number - 1 :: self.of]
@@ -33,6 +37,9 @@ WHOLE = Shard()
 
 def parse_shard(text: str | None, environment: Mapping[str, str]) -> Shard:
     """``i/n`` with i from 1 to n, or ``auto`` inside a SLURM array job; None is the whole cohort.
+
+    >>> parse_shard("3/8", {})
+    Shard(number=3, of=8)
 
     Raises:
         UsageError: another text, or ``auto`` without a regular array.

@@ -85,7 +85,11 @@ class TrainingError(WsiLmcError):
 
 
 def without_quotes(text: str) -> str:
-    """What a library says, without what it quotes: that may come from a patient's file, and name somebody."""
+    """What a library says, without what it quotes: that may come from a patient's file, and name somebody.
+
+    >>> without_quotes("invalid tag 'DOE^JANE' at 12")
+    "invalid tag '...' at 12"
+    """
     return _QUOTED.sub("'...'", text)
 
 

@@ -121,7 +121,11 @@ def measure_grid(geometry: SlideGeometry, config: GridConfig) -> tuple[Sampling,
 
 
 def axis_count(span: int, side: float, step: float, pad: bool) -> int:
-    """Number of tiles of ``side`` every ``step`` level-0 pixels along a ``span`` of them."""
+    """Number of tiles of ``side`` every ``step`` level-0 pixels along a ``span`` of them.
+
+    >>> axis_count(1000, 256, 256, pad=False), axis_count(1000, 256, 256, pad=True)
+    (3, 4)
+    """
     if pad:
         return max(0, int(np.ceil(span / step)))
     return int((span - side + 1e-6) // step) + 1 if span + 1e-6 >= side else 0

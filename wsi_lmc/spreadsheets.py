@@ -15,7 +15,11 @@ _NUMBER = re.compile(r"[+-]?([0-9]+([.,][0-9]*)?|[.,][0-9]+)([eE][+-]?[0-9]+)?")
 
 
 def to_cell(text: str) -> str:
-    """Text as it may stand in a table."""
+    """Text as it may stand in a table.
+
+    >>> to_cell("=SUM(A1:A9)"), to_cell("-0.5"), to_cell("tumour")
+    ("'=SUM(A1:A9)", '-0.5', 'tumour')
+    """
     harmless = _NUMBER.fullmatch(text) or not _FORMULA.match(text)
     return text if harmless else f"'{text}"
 
@@ -26,7 +30,13 @@ def from_cell(cell: str) -> str:
 
 
 def to_csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A table with a line of column names; None is an empty cell, floats have six digits."""
+    """A table with a line of column names; None is an empty cell, floats have six digits.
+
+    >>> print(to_csv(("slide", "mpp"), [("a", 0.252777777), ("b,c", None)]), end="")
+    slide,mpp
+    a,0.252778
+    "b,c",
+    """
     lines = [columns, *([_cell(value) for value in row] for row in rows)]
     return "".join(f"{','.join(map(_quoted, cells))}\n" for cells in lines)
 

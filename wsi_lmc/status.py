@@ -173,7 +173,11 @@ class RunReader:
 
 
 def in_words(seconds: float) -> str:
-    """A span of time, as a person says it."""
+    """A span of time, as a person says it.
+
+    >>> in_words(45), in_words(600), in_words(7200)
+    ('45 s', '10 min', '2.0 h')
+    """
     for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 1.5 * size:
             return f"{seconds / size:.1f} {unit}" if unit != "min" else f"{seconds / size:.0f} {unit}"

@@ -25,11 +25,19 @@ class Mpp:
 
     @property
     def anisotropy(self) -> float:
-        """Relative difference of the two axes: 0 for square pixels, 0.02 for two per cent."""
+        """Relative difference of the two axes: 0 for square pixels, 0.02 for two per cent.
+
+        >>> round(Mpp(0.25, 0.255).anisotropy, 4)
+        0.02
+        """
         return max(self.x, self.y) / min(self.x, self.y) - 1.0
 
     def scaled(self, x: float, y: float) -> "Mpp":
-        """The pixel size after reducing the image by the factors ``x`` and ``y``."""
+        """The pixel size after reducing the image by the factors ``x`` and ``y``.
+
+        >>> Mpp(0.25, 0.25).scaled(2, 2)
+        Mpp(x=0.5, y=0.5)
+        """
         return Mpp(self.x * x, self.y * y)
 
 
@@ -49,7 +57,11 @@ class SlideSize:
     height: int
 
     def microns(self, mpp: Mpp) -> tuple[float, float]:
-        """Width and height in microns, for the level-0 pixel size ``mpp``."""
+        """Width and height in microns, for the level-0 pixel size ``mpp``.
+
+        >>> SlideSize(512, 256).microns(Mpp(0.25, 0.25))
+        (128.0, 64.0)
+        """
         return self.width * mpp.x, self.height * mpp.y
 
 

@@ -21,6 +21,9 @@ def magnification(mpp: float) -> int | float:
 
     Elsewhere the nearest whole number, so that 0.265 um is 38, and not 40 as in TRIDENT, whose tiles would then be
     6 % too large.
+
+    >>> magnification(0.2528), magnification(0.5), magnification(0.265)
+    (40, 20, 38)
     """
     exact = 10.0 / mpp
     nearest = min(_CONVENTIONAL, key=lambda value: abs(exact / value - 1.0))

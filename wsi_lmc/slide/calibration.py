@@ -64,7 +64,11 @@ def calibrate(statements: tuple[MppStatement, ...], given: GivenMpp | None) -> C
 
 
 def parse_mpp(text: str) -> float | None:
-    """Microns per pixel from text, decimal comma accepted; None where it is no number in [0.05, 10]."""
+    """Microns per pixel from text, decimal comma accepted; None where it is no number in [0.05, 10].
+
+    >>> parse_mpp("0,2528"), parse_mpp("40x"), parse_mpp("0")
+    (0.2528, None, None)
+    """
     try:
         value = float(text.strip().replace(",", "."))
     except ValueError:
