@@ -16,14 +16,14 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3; do $$p -c 'import sys;
 FUZZ_SECONDS ?= 60
 FUZZED := run manifest outline settings jobs
 
-.PHONY: demo test check audit docs fuzz wheel install clean
+.PHONY: demo test check audit docs fuzz wheel install places clean
 
 demo: install
 	$(BIN)/wsi-lmc demo
 
 test: check
 
-check: install $(VENV)/.places
+check: places
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
@@ -42,7 +42,7 @@ audit:
 	  echo "advisories could not be asked for (try again where https://pypi.org can be reached)."; exit 1; }; done
 
 # The manual as a site: docs/_build/index.html.
-docs: install $(VENV)/.places
+docs: places
 	PYTHONPATH=$(CURDIR):$(VENV)/docs $(BIN)/python -m sphinx -q -E -W --keep-going -b html docs docs/_build
 
 fuzz: install
@@ -66,6 +66,8 @@ wheel:
 	cd $(CLEAN) && env -u PYTHONPATH new/bin/wsi-lmc --version && env -u PYTHONPATH new/bin/wsi-lmc demo -o demo
 
 install: $(VENV)/.installed
+
+places: $(VENV)/.places
 
 # Exact versions that the tests passed with; plain "pip install ." takes newer ones.
 $(VENV)/.installed: pyproject.toml constraints.txt

@@ -54,14 +54,14 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
 
 @pytest.fixture
 def oracle(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
-    """Imports another implementation to compare with, from where ``make install`` put them."""
+    """Imports another implementation to compare with, from where ``make places`` put them."""
 
     def load(name: str) -> ModuleType:
         monkeypatch.setattr(sys, "path", [*sys.path, str(Path(sys.prefix) / "oracles")])
         try:
             return import_module(name)
         except ImportError:
-            message = f"no {name}: 'make install' puts it beside the environment"
+            message = f"no {name}: 'make places' puts it beside the environment"
             if os.environ.get("WSI_LMC_REQUIRE_TEST_DATA") == "1":
                 pytest.fail(message)
             pytest.skip(message)

@@ -59,7 +59,7 @@ def store(run: Path) -> FeatureStore:
 def seen(run: Path, slide: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, dict[str, Any]]:
     """What torchmil, anndata, wsidata (LazySlide's store), TIAToolbox and pandas read, in a process of their own."""
     if not all(place.is_dir() for place in PLACES):
-        message = "the tools that read exports are not there: 'make install' puts them beside the environment"
+        message = "the tools that read exports are not there: 'make places' puts them beside the environment"
         if os.environ.get("WSI_LMC_REQUIRE_TEST_DATA") == "1":
             pytest.fail(message)
         pytest.skip(message)

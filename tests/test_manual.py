@@ -15,11 +15,11 @@ PICTURES_BYTES = 300_000
 
 
 def _sphinx() -> Path:
-    """Where ``make install`` put Sphinx, or a skip that says how to get it."""
+    """Where ``make places`` put Sphinx, or a skip that says how to get it."""
     folder = Path(os.environ.get("WSI_LMC_DOCS_PACKAGES", Path(sys.prefix) / "docs"))
     if (folder / "sphinx").is_dir():
         return folder
-    message = f"no Sphinx in {folder}: 'make install' puts it there"
+    message = f"no Sphinx in {folder}: 'make places' puts it there"
     if os.environ.get("WSI_LMC_REQUIRE_TEST_DATA") == "1":
         pytest.fail(message)
     pytest.skip(message)

@@ -1,6 +1,6 @@
 """The page in a real browser: it asks nobody for anything, and can be read wide, narrow, dark, printed, without script.
 
-The browser is Debian's ``chromium``; Playwright, which steers it, lies beside the environment (``make install``).
+The browser is Debian's ``chromium``; Playwright, which steers it, lies beside the environment (``make places``).
 """
 
 import os

@@ -94,10 +94,10 @@ def test_slurm_scripts_are_bash_and_their_commands_understood(script: Path) -> N
 
 @pytest.fixture
 def snakemake() -> list[str]:
-    """The words that start Snakemake from where ``make install`` put it, or a skip that says how to get it."""
+    """The words that start Snakemake from where ``make places`` put it, or a skip that says how to get it."""
     folder = Path(os.environ.get("WSI_LMC_SNAKEMAKE", Path(sys.prefix) / "snakemake"))
     if not (folder / "snakemake").is_dir():
-        message = f"no Snakemake in {folder}: 'make install' puts it there"
+        message = f"no Snakemake in {folder}: 'make places' puts it there"
         if os.environ.get("WSI_LMC_REQUIRE_TEST_DATA") == "1":
             pytest.fail(message)
         pytest.skip(message)
