@@ -181,7 +181,7 @@ def _taught(encoder: Mapping[str, Any], training: Training | None, runs: Sequenc
     normalised = str(encoder.get("normalised", "none"))
     known = _views(training.provenance) if training else "not trained" if mode == "none" else f"{mode or 'not known'}"
     views = f"{_told(encoder.get('architecture'))}; {known}"
-    views += f", tiles normalised by {normalised}" if normalised != "none" else ""
+    views += f", tiles normalised by {normalised}" if normalised not in ("none", "unknown") else ""
     if training is None:
         return views, "nothing" if mode == "none" else "not known here", ""
     what = f"{counted(len(training.seen), 'slide')}, {counted(sum(training.seen.values()), 'tile')}"
