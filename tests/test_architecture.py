@@ -15,8 +15,8 @@ MAX_FILE_LINES, MAX_FUNCTION_LINES = 300, 60
 
 def _modules() -> list[str]:
     """Top-level modules and packages of the library, by name."""
-    found = [path.stem if path.is_file() else path.name for path in PACKAGE.iterdir()]
-    return sorted(name for name in found if not name.startswith("__") and name != "py.typed")
+    found = [path.stem if path.is_file() else path.name for path in PACKAGE.iterdir() if path.name != "py.typed"]
+    return sorted(name for name in found if not name.startswith("__"))
 
 
 def _loaded_after(statement: str) -> set[str]:
