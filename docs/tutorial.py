@@ -42,6 +42,7 @@ label_of = {slide.stem: CLASSES[number % 2] for number, slide in enumerate(slide
 # (y, x), to be looked at or changed. Here we keep of each slide one kind of tissue, as somebody might outline it.
 
 # %%
+stores: list[wsi_lmc.TileStore] = []
 for path in slides:
     with wsi_lmc.open_slide(path) as slide:
         tissue = wsi_lmc.find_tissue(slide)
@@ -51,7 +52,8 @@ for path in slides:
         )
         tissue.mask[kinds != CLASSES.index(label_of[path.stem])] = False
         grid = wsi_lmc.place_tiles(slide, tissue, tile_px=128, tile_mpp=0.5, stride=64, min_tissue=0.5)
-        store = wsi_lmc.cut_tiles(slide, grid, RUN)
+        stores.append(wsi_lmc.cut_tiles(slide, grid, RUN))
+store = stores[-1]
 print(f"{store.slide_id}: {len(store)} tiles of {store.tile_px} px, the first at {store.origins[0]} in level-0 pixels")
 
 # %% [markdown]

@@ -5,7 +5,7 @@ batches it has ahead. Datasets know paths and small tables alone, so workers of 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -158,7 +158,7 @@ def collate_bags(bags: Sequence[Bag]) -> BagBatch:
 
 
 def _slide(found: Found, classes: tuple[str, ...]) -> _Slide:
-    entry, store = found.entry, found.store
+    entry, store = found.entry, replace(found.store)  # a copy: a store keeps what it has read
     label = classes.index(entry.label) if entry.label in classes else None
     usable = int(np.count_nonzero(store.valid != Validity.UNREADABLE))
     return _Slide(store.path.resolve(), store.slide_id, label, entry.site, entry.patient or store.slide_id, usable)

@@ -218,17 +218,16 @@ def open_sealed(
 
 def _upgraded(name: str, attributes: Attributes, version: int, upgrades: Mapping[int, Upgrade]) -> Attributes:
     found = attributes.get("schema_version")
-    number = found
+    number = found if isinstance(found, int) else 0
     while number in upgrades and number != version:
         attributes, number = upgrades[number](attributes), number + 1
     if number == version:
         return attributes
-    newer = isinstance(found, int) and found > version
     oldest = min([version, *upgrades])
     raise StoreError(
         f"{name} is schema version {found}, written by {attributes.get('created_by', 'an unknown program')}",
         f"version {version}" if oldest == version else f"version {oldest} to {version}",
-        "Update wsi-lmc to read it." if newer else "Make it again with this version of wsi-lmc.",
+        "Update wsi-lmc to read it." if number > version else "Make it again with this version of wsi-lmc.",
     )
 
 

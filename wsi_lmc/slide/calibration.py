@@ -24,7 +24,7 @@ class GivenMpp:
     """A pixel size from the user: one slide's manifest row (overrides the file) or ``--mpp`` (fills a gap)."""
 
     value: float
-    source: Literal["manifest", "option --mpp"]
+    source: Literal["manifest", "option --mpp", "argument mpp"]
 
 
 @dataclass(frozen=True)
