@@ -95,7 +95,8 @@ def ran(program: Commands, tmp_path_factory: pytest.TempPathFactory) -> Ran:
         BEFORE.get(page.stem, lambda folder, run: None)(folder, lambda line: _run(program, line, folder))
         for line in commands(page):
             if _reason(line) is None:
-                given[page.stem, line] = _run(program, line, folder)
+                earlier = (done for (_, other), done in given.items() if other == line)
+                given[page.stem, line] = next(earlier, None) or _run(program, line, folder)
     return Ran(folder, given)
 
 
@@ -147,8 +148,9 @@ def _keys(attributes: Any) -> set[str]:
 
 
 def _run(program: Commands, line: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run a line as it stands, but in the test's folder, in one process, and in few steps."""
+    """Run a line as it stands, but in the test's folder, in one process, with a small network and few steps."""
     here = re.sub(r"(?<![\w.])/data/", f"{folder}/data/", re.sub(r"\bRUN\b", "wsi-lmc-run", line))
+    here = here.replace("untrained:vit-tiny", "untrained:vit-demo")
     expanded = subprocess.run(
         ["bash", "-c", f"set -- {here}\nprintf '%s\\n' \"$@\""],
         env=os.environ | {"JOB_COMPLETION_INDEX": "0"},
