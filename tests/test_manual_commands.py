@@ -25,8 +25,8 @@ from wsi_lmc.synthetic import write_cohort
 from wsi_lmc.tilestore import TileStore
 
 FIRST = ("first-steps", "howto")
-OWN_TESTS: dict[str, str] = {}
-"""Pages whose commands have a test of their own, by name: they are run there."""
+OWN_TESTS = {name: f"test_{name}*.py" for name in ("api", "export", "import", "viewer")}
+"""Pages, where this version has them, whose commands and code are run by tests of their own."""
 
 NOT_RUN = {
     # how a command begins: why it is not run here, and what runs it
@@ -112,6 +112,12 @@ def test_what_is_not_run_is_there_and_has_a_reason(start: str) -> None:
     assert any(line.startswith(start) for page in PAGES for line in commands(page)) or start == "make "
     for file in re.findall(r"tests/\w+\.py", NOT_RUN[start]):
         assert (ROOT / file).is_file(), file
+
+
+@pytest.mark.parametrize("page", [page.stem for page in PAGES if page.stem in OWN_TESTS])
+def test_a_page_with_a_test_of_its_own_is_named_there(page: str) -> None:
+    files = (ROOT / "tests").rglob(OWN_TESTS[page])
+    assert any(f"{page}.md" in file.read_text(encoding="utf-8") for file in files), f"nothing runs {page}.md"
 
 
 @pytest.mark.slow
