@@ -57,7 +57,7 @@ def main(demo: Path) -> None:
 def draw_frames(slide: Slide) -> Cut:
     """One place of a slide in its three frames, cut at two pixel sizes; returns the finer tile."""
     mask, overview = find_tissue(slide, TissueConfig())
-    figure = Figure(figsize=(10.4, 3.55), layout="none")
+    figure = Figure(figsize=(10.4, 3.55))
     left, middle, right = (figure.add_axes((x, 0.03, 0.27, 0.79)) for x in (0.02, 0.37, 0.71))
     left.imshow(overview.pixels, extent=(0, slide.geometry.size.width, slide.geometry.size.height, 0))
     left.set_title(f"the slide, level-0 pixels\n({slide.geometry.mpp.x:g} um each)", fontsize=9)

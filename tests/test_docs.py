@@ -51,6 +51,25 @@ def test_every_link_leads_somewhere(page: Path) -> None:
             assert anchor in _anchors(page.parent / path), f"{page.name}: {target}"
 
 
+def _scripts(page: Path) -> list[tuple[str, str]]:
+    """Scripts of the repository that a page tells to run, with what follows them on the line."""
+    return re.findall(r"(benchmarks/\w+\.py|docs/\w+\.py|pipelines\.\w+)([^`\n]*)", text_of(page))
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if _scripts(page)], ids=lambda page: page.name)
+def test_scripts_that_take_hours_are_there_with_their_flags(page: Path) -> None:
+    for script, rest in _scripts(page):
+        path = script if script.endswith(".py") else f"{script.replace('.', '/')}.py"
+        assert (ROOT / path).is_file(), f"{page.name}: {script}"
+        source = (ROOT / path).read_text(encoding="utf-8")
+        if script.startswith("pipelines"):
+            source = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "pipelines").glob("*.py"))
+        for flag in re.findall(r"(?<=\s)--[a-z][a-z-]*", rest):
+            assert flag in source or flag[2:].replace("-", "_") in source, f"{page.name}: {script} {flag}"
+        for config in re.findall(r"configs/[\w/]+\.yaml", rest):
+            assert (ROOT / config).is_file(), f"{page.name}: {config}"
+
+
 def _anchors(page: Path) -> set[str]:
     """Anchors of a page's headings, as GitHub makes them."""
     headings = re.findall(r"^#+ (.*)$", text_of(page), re.MULTILINE)

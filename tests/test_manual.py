@@ -10,6 +10,7 @@ from urllib.parse import unquote, urldefrag
 import pytest
 
 from tests.manual import DOCS, PAGES, ROOT, text_of
+from wsi_lmc.cli import COMMANDS
 
 PICTURES_BYTES = 300_000
 
@@ -111,3 +112,12 @@ def test_pictures_are_small_and_shown() -> None:
     assert sum(path.stat().st_size for path in pictures) <= PICTURES_BYTES
     for path in pictures:
         assert f"({path.name})" in text_of(DOCS / "concepts.md")
+
+
+@pytest.mark.slow
+def test_every_command_and_flag_is_on_the_site(site: Path) -> None:
+    page = (site / "commands.html").read_text(encoding="utf-8")
+    for name in COMMANDS:
+        assert f'<section id="{name}">' in page, name
+    for flag in ("--tile-mpp", "--pseudonyms", "--off-diagonal-weight", "--normalise", "--no-overviews"):
+        assert flag in page

@@ -59,8 +59,9 @@ def _features(run: Path) -> dict[str, int]:
 def test_slurm_scripts_run_in_order(cohort: Path, tmp_path: Path, program: Commands) -> None:
     for name in ("tile.sbatch", "train.sbatch", "embed.sbatch", "submit.sh"):
         shutil.copy(EXAMPLES / "slurm" / name, tmp_path)
-    script = (tmp_path / "train.sbatch").read_text().replace("--resume", "--resume --architecture vit-demo --batch 8")
-    (tmp_path / "train.sbatch").write_text(script)
+    for name, old, new in (("train", "--resume", "--resume --architecture vit-demo"), ("embed", "rs 1", "rs 0")):
+        script = tmp_path / f"{name}.sbatch"
+        script.write_text(script.read_text().replace(old, new))  # a small network, one process: for time
     with on_path(program) as found:
         (found.folder / "sbatch").write_text(_SBATCH)
         (found.folder / "sbatch").chmod(0o700)
@@ -111,7 +112,8 @@ def test_snakemake_runs_its_example(cohort: Path, tmp_path: Path, program: Comma
         shutil.copy(EXAMPLES / "snakemake" / name, tmp_path)
     for site in ("north", "south"):
         shutil.copy(cohort / f"{site}.csv", tmp_path)
-    few = ["shards=2", "steps=2", "train_flags=--architecture vit-demo --batch 8", "embed_flags=--workers 0"]
+    few = ["shards=2", "steps=2", "train_flags=--architecture vit-demo --batch 8"]
+    few += ["tile_flags=--workers 0", "embed_flags=--workers 0"]  # one process, for time
     command = [*snakemake, "--cores", "1", "--config", *few]
     with on_path(program) as found:
         environment = found.environment | {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}

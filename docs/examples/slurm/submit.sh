@@ -1,7 +1,7 @@
 #!/bin/bash
 # Submits the whole pipeline, each step after the one before: SLIDES=/data/slides RUN=/data/run bash submit.sh
 set -eu
-: "${SLIDES:?what wsi-lmc tile takes}" "${RUN:?the run folder}"
+: "${SLIDES:?slides, folders or a manifest}" "${RUN:?the run folder}"
 export SLIDES RUN
 here=$(cd "$(dirname "$0")" && pwd)
 tile=$(sbatch --parsable --export=ALL "$here/tile.sbatch")
