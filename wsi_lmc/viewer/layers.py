@@ -9,7 +9,6 @@ import numpy as np
 from jaxtyping import Float, Float64, UInt8
 
 from wsi_lmc.contours import Polygon
-from wsi_lmc.heads.maps import percentiles
 from wsi_lmc.tilestore import Validity
 from wsi_lmc.viewer.colours import (
     KEPT,
@@ -157,14 +156,6 @@ def label_layer(tiles: Tiles, labels: Sequence[str]) -> Layer:
         classes.append((f"{len(order) - len(shown)} others", OKABE_ITO[-1], sum(counts[n] for n in order[len(shown) :])))
     legend = Legend("Labels of tiles", "As they stand in labels/; tiles without one have no colour.", classes=tuple(classes))
     return Layer(tiles.raster.area, tiles.raster.paint(by_class(numbers, OKABE_ITO)), legend)
-
-
-def ranks(values: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
-    """Ranks in percent of what is a number; the rest stays none."""
-    found = np.full(len(values), np.nan)
-    usable = np.isfinite(values)
-    found[usable] = percentiles(values[usable])
-    return found
 
 
 def _sample(space: Space) -> str:
