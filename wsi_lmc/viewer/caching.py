@@ -1,4 +1,4 @@
-"""What the viewer keeps at hand, within bounds: things by what they weigh, and open things that somebody may be using."""
+"""What the viewer keeps at hand, within bounds: things by their weight, and open things that may be in use."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator

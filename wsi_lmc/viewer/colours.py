@@ -23,7 +23,7 @@ _SOLID = 255
 
 @dataclass(frozen=True)
 class Legend:
-    """What colours mean: of a scale from ``low`` to ``high``, or of classes (name, colour, how many); and a sentence."""
+    """What colours mean: of a scale from ``low`` to ``high``, or of classes (name, colour, how many); a sentence."""
 
     title: str
     note: str

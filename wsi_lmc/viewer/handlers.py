@@ -21,7 +21,7 @@ from wsi_lmc.viewer.session import HEADERS, Session, is_from_here
 from wsi_lmc.viewer.sights import UnknownError
 from wsi_lmc.viewer.viewing import MOST_ROWS, Viewer
 
-_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml", ".txt": "text/plain"}
+_TYPES = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml", "txt": "text/plain", "md": "text/plain"}
 _ID = r"([A-Za-z0-9_][A-Za-z0-9._-]{0,127})"
 _STATES = frozenset({"", "done", "empty", "failed", "skipped", "not yet"})
 _SORTS = frozenset({"slide_id", "state", "site", "label", "tiles"})
@@ -118,7 +118,7 @@ class StaticHandler(Guarded):
         content = self.desk.static.get(name)
         if content is None or name == _PAGE:
             raise HTTPError(404)
-        self.set_header("Content-Type", f"{_TYPES['.' + name.rsplit('.', 1)[-1]]}; charset=utf-8")
+        self.set_header("Content-Type", f"{_TYPES[name.rsplit('.', 1)[-1]]}; charset=utf-8")
         self.finish(content)
 
 
@@ -190,9 +190,8 @@ class NearestHandler(Guarded):
     """The tiles most like one: asked for again and again until all slides have been looked through."""
 
     async def get(self, slide_id: str, row: str) -> None:
-        """Begin, if this tile is not what is being searched for, and give what has been found so far."""
-        await self.beside(self.desk.minds, partial(self.desk.viewer.search, slide_id, int(row)))
-        self.answer(await self.beside(self.desk.minds, self.desk.viewer.found))
+        """Begin, if nobody has, and give what has been found so far."""
+        self.answer(await self.beside(self.desk.minds, partial(self.desk.viewer.nearest, slide_id, int(row))))
 
 
 ROUTES: tuple[tuple[str, type[Guarded]], ...] = (

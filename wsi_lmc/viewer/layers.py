@@ -1,4 +1,4 @@
-"""Values of a slide's tiles as a picture to be laid over it: one cell a tile, however large the tile is on the screen."""
+"""Values of a slide's tiles as a picture to be laid over it: one cell a tile, however large that is on the screen."""
 
 import base64
 from collections.abc import Sequence
@@ -71,7 +71,8 @@ def kept_layer(tiles: Tiles, outline: list[Polygon]) -> Layer:
     cells = whole_grid(tiles, outline)
     note = "Tiles of the store."
     if cells is not None:
-        picture = by_class(cells.numbers.ravel().astype(np.int64) - 1, [REJECTED, KEPT]).reshape(*cells.numbers.shape, 4)
+        numbered = cells.numbers.ravel().astype(np.int64) - 1
+        picture = by_class(numbered, [REJECTED, KEPT]).reshape(*cells.numbers.shape, 4)
         own = np.rint((tiles.origins - np.asarray([tiles.bounds.x, tiles.bounds.y])) / tiles.step).astype(np.int64)
         picture[own[:, 1], own[:, 0]] = colours
         area = cells.area
@@ -153,8 +154,12 @@ def label_layer(tiles: Tiles, labels: Sequence[str]) -> Layer:
     numbers = np.asarray([number.get(label, -1) for label in labels], np.int64)
     classes = [(name, OKABE_ITO[number[name]], counts[name]) for name in shown]
     if len(order) > len(shown):
-        classes.append((f"{len(order) - len(shown)} others", OKABE_ITO[-1], sum(counts[n] for n in order[len(shown) :])))
-    legend = Legend("Labels of tiles", "As they stand in labels/; tiles without one have no colour.", classes=tuple(classes))
+        classes.append(
+            (f"{len(order) - len(shown)} others", OKABE_ITO[-1], sum(counts[n] for n in order[len(shown) :]))
+        )
+    legend = Legend(
+        "Labels of tiles", "As they stand in labels/; tiles without one have no colour.", classes=tuple(classes)
+    )
     return Layer(tiles.raster.area, tiles.raster.paint(by_class(numbers, OKABE_ITO)), legend)
 
 

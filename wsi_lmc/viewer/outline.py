@@ -67,10 +67,8 @@ def whole_grid(tiles: Tiles, outline: list[Polygon]) -> Cells | None:
     return Cells(Area(*corner.tolist(), columns * tiles.step[0], rows * tiles.step[1]), fraction, numbers)
 
 
-def _filled(
-    outline: list[Polygon], shape: tuple[int, int], downsample: tuple[float, float]
-) -> Bool[np.ndarray, "y x"]:
-    """Pixels that lie inside; those that a line runs through do not count, or slivers beside a cell would be its tissue.
+def _filled(outline: list[Polygon], shape: tuple[int, int], downsample: tuple[float, float]) -> Bool[np.ndarray, "y x"]:
+    """Pixels that lie inside. Those that a line runs through do not count: slivers beside a cell are not its tissue.
 
     :func:`wsi_lmc.contours.polygons_to_mask` decides by pixels' centres, and takes a hundred times as long.
     """

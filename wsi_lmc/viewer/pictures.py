@@ -53,7 +53,10 @@ class SlidePicture:
 
     def __init__(self, slide: Slide) -> None:
         geometry = slide.geometry
-        self.size, self.mpp = (float(geometry.size.width), float(geometry.size.height)), (geometry.mpp.x, geometry.mpp.y)
+        self.size, self.mpp = (
+            (float(geometry.size.width), float(geometry.size.height)),
+            (geometry.mpp.x, geometry.mpp.y),
+        )
         self._slide = slide
         self._overview: tuple[UInt8[np.ndarray, "h w 3"], tuple[float, float]] | None = None
 
@@ -78,7 +81,9 @@ class SlidePicture:
         """The whole slide, made once, for views that no level of the file is coarse enough for."""
         if self._overview is None:
             geometry = self._slide.geometry
-            found = self._slide.overview(geometry.mpp.mean * max(geometry.size.width, geometry.size.height) / _OVERVIEW_PX)
+            found = self._slide.overview(
+                geometry.mpp.mean * max(geometry.size.width, geometry.size.height) / _OVERVIEW_PX
+            )
             self._overview = found.pixels, found.downsample
         return self._overview
 
@@ -102,22 +107,21 @@ class StoredPicture:
             scale = (width / self._overview.shape[1], height / self._overview.shape[0])
             picture = _cropped(self._overview, scale, area, size)
         if self._store is not None:
-            self._lay(picture, area, (size[0] / area.width, size[1] / area.height))
+            self._lay(self._store, picture, area)
         return picture
 
     def close(self) -> None:
         """Nothing is held open."""
 
-    def _lay(self, picture: UInt8[np.ndarray, "h w 3"], area: Area, scale: tuple[float, float]) -> None:
+    def _lay(self, store: TileStore, picture: UInt8[np.ndarray, "h w 3"], area: Area) -> None:
         """Put stored tiles at their places; none where there are too many of them."""
-        assert self._store is not None
-        factor = np.asarray(scale)
+        factor = np.asarray([picture.shape[1] / area.width, picture.shape[0] / area.height])
         starts = (self._tiles.origins - np.asarray([area.x, area.y])) * factor
         ends = starts + np.asarray(self._tiles.footprint) * factor
         seen = np.nonzero(((ends > 0) & (starts < np.asarray([picture.shape[1], picture.shape[0]]))).all(axis=1))[0]
         if not 0 < len(seen) <= _MOST_TILES:
             return
-        for pixels, start, end in zip(self._store.read(seen), starts[seen], ends[seen], strict=True):
+        for pixels, start, end in zip(store.read(seen), starts[seen], ends[seen], strict=True):
             left, top, right, bottom = np.rint([*start, *end]).astype(int).tolist()
             tile = _resized(pixels, (max(1, right - left), max(1, bottom - top)))
             inside = tile[max(0, -top) : picture.shape[0] - top, max(0, -left) : picture.shape[1] - left]
@@ -157,7 +161,9 @@ def piece_of(size: tuple[float, float], level: int, column: int, row: int) -> tu
     if not 0 <= level <= levels_of(size) or column < 0 or row < 0:
         return None
     scale = 2.0 ** (levels_of(size) - level)
-    width, height = (math.ceil(side / scale) - number * TILE_PX for side, number in zip(size, (column, row), strict=True))
+    width, height = (
+        math.ceil(side / scale) - number * TILE_PX for side, number in zip(size, (column, row), strict=True)
+    )
     if width <= 0 or height <= 0:
         return None
     pixels = min(TILE_PX, width), min(TILE_PX, height)

@@ -35,7 +35,8 @@ class TileScores:
 
     def aligned(self, origins: Int32[np.ndarray, "t 2"], column: int) -> Float64[np.ndarray, " t"]:
         """One column in the order of tiles with these origins; NaN of tiles that have no number."""
-        known = {tuple(corner): value for corner, value in zip(self.corners.tolist(), self.values[:, column], strict=True)}
+        pairs = zip(self.corners.tolist(), self.values[:, column], strict=True)
+        known = {(x, y): value for (x, y), value in pairs}
         return np.asarray([known.get((x, y), np.nan) for x, y in origins.tolist()], np.float64)
 
 
@@ -51,7 +52,7 @@ def find_classifications(runs: Sequence[Path], given: Sequence[Path]) -> list[Cl
     inside = [path.parent for run in runs for path in sorted(run.glob(f"*/{SCORES}"))]
     folders = list(given) or [folder for folder in inside if _about(folder) is not None]
     return [
-        Classification(folder.name if len(folders) < 2 else f"{number + 1}: {folder.name}", folder, _about(folder) or "")
+        Classification(f"{number + 1}: {folder.name}", folder, _about(folder) or "")
         for number, folder in enumerate(folders)
     ]
 

@@ -18,8 +18,8 @@ _BYTES = 24
 _EMPTY = "'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU='"
 """Of an empty style element: it keeps OpenSeadragon from adding one of its own, which would hide the focus."""
 POLICY = (
-    f"default-src 'none'; script-src 'self'; style-src 'self' {_EMPTY}; img-src 'self' blob: data:; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    f"default-src 'none'; script-src 'self'; style-src 'self' {_EMPTY}; img-src 'self' blob: data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 HEADERS: Mapping[str, str] = {
     "Content-Security-Policy": POLICY,

@@ -1,4 +1,4 @@
-"""One slide as it is looked at: its files, its tiles, its picture; opened when asked for, and closed when others are."""
+"""One slide as it is looked at: its files, tiles and picture; opened when asked for, closed when others are."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,6 +43,16 @@ class Sight:
         """The tiles that rows are numbers of: those with features, where there are any."""
         return self.featured if self.featured is not None else self.cut
 
+    @property
+    def table(self) -> Tiles:
+        """The same; raises UnknownError where there are none."""
+        return _needed(self.tiles, self.row.slide_id)
+
+    @property
+    def features(self) -> Path:
+        """The store of features; raises UnknownError where there is none."""
+        return _needed(self.files.features, self.row.slide_id)
+
 
 class Sights:
     """Slides of a library, for several threads."""
@@ -80,6 +90,12 @@ class Sights:
     def close(self) -> None:
         """Close pictures that are open."""
         self._pictures.close()
+
+
+def _needed[T](found: T | None, name: str) -> T:
+    if found is None:
+        raise UnknownError(name)
+    return found
 
 
 def _sight(row: SlideRow, entry: SlideEntry | None, files: Files) -> Sight:

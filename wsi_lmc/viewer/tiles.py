@@ -32,7 +32,7 @@ class Area:
 
 @dataclass(frozen=True)
 class Tiles:
-    """Tiles of a slide: ``origins`` x, y of their corners, ``footprint`` width and height, ``step`` from one to the next.
+    """Tiles of a slide: ``origins`` x, y of their corners, ``footprint`` width and height, ``step`` to the next one.
 
     ``stored`` are the corners as stores and tables have them, which are others on a sheet. ``size`` is width and height
     of what is shown, ``bounds`` the corner of the scanned area, from which the grid starts. ``mpp`` is microns per

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from threading import Lock
 
 import numpy as np
@@ -94,8 +95,7 @@ class Values:
 
     def at(self, sight: Sight, row: int) -> list[tuple[str, float]]:
         """What is known of a tile, by titles: its values that have been looked at, and its share of tissue."""
-        tiles = sight.tiles
-        assert tiles is not None
+        tiles = sight.table
         found = [("Tissue in the tile", float(tiles.tissue_fraction[row]))]
         for offer in self.offers(sight):
             if offer.name.startswith(SCORE):
@@ -116,15 +116,14 @@ class Values:
             return self._space
 
     def _make(self, sight: Sight, name: str, to: tuple[str, int] | None) -> Layer:
-        tiles = sight.tiles
-        assert tiles is not None
+        tiles = sight.table
         if name == KEPT:
             cut = sight.cut or tiles
             return kept_layer(cut, read_outline(sight.files.contour, cut.bounds) if sight.files.contour else [])
         if name == TISSUE:
             return tissue_layer(sight.cut or tiles)
         if name == LABELS and sight.files.labels is not None:
-            return label_layer(tiles, _labels(sight, tiles))
+            return label_layer(tiles, _labels(sight.files.labels, tiles))
         if name == SIMILARITY and to is not None:
             return self._similarity(sight, to)
         if name in (COMPONENTS, CLUSTERS):
@@ -134,26 +133,24 @@ class Values:
         return self._score(sight, tiles, name)
 
     def _components(self, sight: Sight, space: Space) -> Float64[np.ndarray, "n c"]:
-        path = sight.files.features
-        assert path is not None
+        path = sight.features
         if self._blocks.head(path).encoder != space.encoder:
             raise StoreError("features of another encoder", "the cohort's", "View one encoder's features at a time.")
         parts = [space.components(np.nan_to_num(block)) for _, block in self._blocks.each(path)]
         return np.concatenate([np.empty((0, len(space.axes))), *parts])
 
     def _similarity(self, sight: Sight, to: tuple[str, int]) -> Layer:
-        wanted, path = self._sights.of(to[0]), sight.files.features
-        if wanted.featured is None or wanted.files.features is None or not 0 <= to[1] < len(wanted.featured):
+        wanted, path = self._sights.of(to[0]), sight.features
+        if wanted.featured is None or not 0 <= to[1] < len(wanted.featured):
             raise UnknownError(SIMILARITY)
-        assert path is not None
-        if self._blocks.head(path).encoder != self._blocks.head(wanted.files.features).encoder:
+        if self._blocks.head(path).encoder != self._blocks.head(wanted.features).encoder:
             raise StoreError("features of another encoder", "the tile's", "View one encoder's features at a time.")
-        vector = self._blocks.row(wanted.files.features, to[1])
+        vector = self._blocks.row(wanted.features, to[1])
         parts: list[Float32[np.ndarray, " m"]] = [values for _, values in scores(self._blocks, path, vector)]
         values = np.concatenate([np.empty(0, np.float32), *parts])
-        tiles = sight.tiles
-        assert tiles is not None
-        return similarity_layer(tiles, np.where(np.isfinite(values), values, np.nan), f"tile {to[1] + 1} of {to[0]}")
+        return similarity_layer(
+            sight.table, np.where(np.isfinite(values), values, np.nan), f"tile {to[1] + 1} of {to[0]}"
+        )
 
     def _score(self, sight: Sight, tiles: Tiles, name: str) -> Layer:
         _, number, place = name.split("-")
@@ -168,10 +165,9 @@ class Values:
         return score_layer(tiles, found.names[int(place)], values, classification.about)
 
 
-def _labels(sight: Sight, tiles: Tiles) -> list[str]:
-    assert sight.files.labels is not None
+def _labels(path: Path, tiles: Tiles) -> list[str]:
     try:
-        known = read_labels(sight.files.labels)
+        known = read_labels(path)
     except (OSError, UsageError) as error:
         raise UsageError("labels that cannot be read", "a table of x, y, label", "Mend labels/ of the run.") from error
     return [known.get((x, y), "") for x, y in tiles.stored.tolist()]

@@ -1,5 +1,6 @@
 """What the page asks for, as documents and pictures: slides, pieces of their pyramids, values, nearest tiles."""
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,6 +28,8 @@ MOST_ROWS = 500
 """Of the list, in one answer."""
 _PIECES_BYTES = 128 << 20
 _THUMBNAIL_PX = 160
+_SEARCHES = 2  # that go on beside each other: of two windows, say; one more stops the oldest
+_LONGEST_BLOCK_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class Viewer:
         self._sights = Sights(self._library, self._places)
         self.values = Values(self._sights, self._places, self._blocks, self._classifications)
         self._pieces: Cache[object, bytes] = Cache(_PIECES_BYTES, len)
-        self._search: Search | None = None
+        self._searches: OrderedDict[Wanted, Search] = OrderedDict()
         self._lock = Lock()
 
     def slides(self, query: Query) -> dict[str, Any]:
@@ -127,7 +130,7 @@ class Viewer:
             UnknownError: no such slide, or no tile there.
         """
         sight = self._sights.of(slide_id)
-        row = None if sight.tiles is None else sight.tiles.row_at(x, y)
+        row = sight.table.row_at(x, y)
         if row is None:
             raise UnknownError(slide_id)
         return self.tile(slide_id, row)
@@ -140,12 +143,11 @@ class Viewer:
         """
         sight = self._sights.of(slide_id)
         area = _area_of(sight, row)
-        assert sight.tiles is not None
-        valid = Validity(int(sight.tiles.valid[row])).name.lower()
+        valid = Validity(int(sight.table.valid[row])).name.lower()
         values = [{"title": title, "value": value} for title, value in self.values.at(sight, row)]
         searchable = sight.featured is not None and valid != Validity.UNREADABLE.name.lower()
         return {
-            "slide_id": slide_id, "row": row, "of": len(sight.tiles), "valid": valid, "values": values,
+            "slide_id": slide_id, "row": row, "of": len(sight.table), "valid": valid, "values": values,
             "area": [area.x, area.y, area.width, area.height], "searchable": searchable,
         }  # fmt: skip
 
@@ -160,43 +162,34 @@ class Viewer:
         area = _area_of(sight, row)
         return self._pieces.get((sight, row), lambda: self._read_tile(sight, row, area))
 
-    def search(self, slide_id: str, row: int) -> None:
-        """Begin to look for the tiles most like one; an earlier search is stopped.
+    def nearest(self, slide_id: str, row: int) -> dict[str, Any]:
+        """The tiles most like one, as far as they are known: a search begins when it is first asked for.
 
         Raises:
             UnknownError: no such slide, or no such tile with features.
         """
         sight = self._sights.of(slide_id)
-        if sight.featured is None or sight.files.features is None or not 0 <= row < len(sight.featured):
+        if sight.featured is None or not 0 <= row < len(sight.featured):
             raise UnknownError(slide_id)
         wanted = Wanted(slide_id, row, sight.row.site)
-        sources = [Source(each.slide_id, each.site, path) for each, path in self._places.features()]
         with self._lock:
-            if self._search is not None:
-                if self._search.found().wanted == wanted:
-                    return
-                self._search.stop()
-            self._search = Search(self._blocks, wanted, sources, sight.files.features)
-            self._search.start()
-
-    def found(self) -> dict[str, Any]:
-        """How far the last search has come.
-
-        Raises:
-            UnknownError: there was none.
-        """
-        with self._lock:
-            if self._search is None:
-                raise UnknownError("search")
-            found = self._search.found()
+            if wanted not in self._searches:
+                while len(self._searches) >= _SEARCHES:
+                    self._searches.popitem(last=False)[1].stop()
+                sources = [Source(each.slide_id, each.site, path) for each, path in self._places.features()]
+                self._searches[wanted] = Search(self._blocks, wanted, sources, sight.features)
+                self._searches[wanted].start()
+            self._searches.move_to_end(wanted)
+            found = self._searches[wanted].found()
         return _found_document(found)
 
     def close(self) -> None:
         """End what is going on, close what is open."""
         with self._lock:
-            if self._search is not None:
-                self._search.stop()
-                self._search.join(5.0)
+            for search in self._searches.values():
+                search.stop()
+            for search in self._searches.values():
+                search.join(_LONGEST_BLOCK_S)
         self._sights.close()
 
     def _read_piece(self, sight: Sight, level: int, column: int, row: int) -> bytes:
@@ -208,8 +201,8 @@ class Viewer:
 
     def _read_tile(self, sight: Sight, row: int, area: Area) -> bytes:
         side = min(_THUMBNAIL_PX, max(1, round(area.width)))
-        if sight.cut is not None and sight.files.tiles is not None and sight.tiles is not None:
-            own = row if sight.tiles is sight.cut else sight.cut.row_of(*sight.tiles.origins[row].tolist())
+        if sight.cut is not None and sight.files.tiles is not None:
+            own = row if sight.table is sight.cut else sight.cut.row_of(*sight.table.origins[row].tolist())
             if own is not None:
                 pixels = TileStore.open(sight.files.tiles).read(np.asarray([own]))[0]
                 return to_jpeg(pixels)
@@ -218,9 +211,9 @@ class Viewer:
 
 
 def _area_of(sight: Sight, row: int) -> Area:
-    if sight.tiles is None or not 0 <= row < len(sight.tiles):
+    if not 0 <= row < len(sight.table):
         raise UnknownError(sight.row.slide_id)
-    return sight.tiles.box(row)
+    return sight.table.box(row)
 
 
 def _failure(sight: Sight) -> dict[str, str] | None:
