@@ -5,7 +5,7 @@ Only levels of the slide's pyramid are ever read: never a label, a macro image o
 
 import math
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -30,33 +30,15 @@ _GLASS = 238
 _READ_THREADS = 4
 
 
-class Picture(Protocol):
-    """Pixels of a slide by places in level-0 pixels; ``size`` is the whole's width and height."""
-
-    kind: Kind
-    size: tuple[float, float]
-    mpp: tuple[float, float] | None
-
-    def read(self, area: Area, size: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:
-        """An area, reduced or enlarged to ``size`` (width, height)."""
-        ...
-
-    def close(self) -> None:
-        """Release files."""
-        ...
-
-
 class SlidePicture:
-    """The slide itself, by its pyramid's levels."""
+    """The slide itself, by its pyramid's levels; ``size`` is its width and height in level-0 pixels."""
 
     kind: Kind = "slide"
 
     def __init__(self, slide: Slide) -> None:
         geometry = slide.geometry
-        self.size, self.mpp = (
-            (float(geometry.size.width), float(geometry.size.height)),
-            (geometry.mpp.x, geometry.mpp.y),
-        )
+        self.size = (float(geometry.size.width), float(geometry.size.height))
+        self.mpp: tuple[float, float] | None = (geometry.mpp.x, geometry.mpp.y)
         self._slide = slide
         self._overview: tuple[UInt8[np.ndarray, "h w 3"], tuple[float, float]] | None = None
 
@@ -89,7 +71,10 @@ class SlidePicture:
 
 
 class StoredPicture:
-    """What a run folder holds of a slide: its overview, and tiles of its store where few enough are seen."""
+    """What a run folder holds of a slide: its overview, and tiles of its store where few enough are seen.
+
+    ``size`` is width and height in level-0 pixels.
+    """
 
     def __init__(self, tiles: Tiles, store: TileStore | None, overview: Path | None) -> None:
         self.size, self.mpp = tiles.size, tiles.mpp
@@ -127,6 +112,9 @@ class StoredPicture:
             inside = tile[max(0, -top) : picture.shape[0] - top, max(0, -left) : picture.shape[1] - left]
             height, width = inside.shape[:2]
             picture[max(0, top) : max(0, top) + height, max(0, left) : max(0, left) + width] = inside
+
+
+Picture = SlidePicture | StoredPicture
 
 
 def open_picture(entry: SlideEntry, tiles: Tiles | None) -> SlidePicture:

@@ -1,11 +1,11 @@
 """The viewer's server: on loopback alone, until it is interrupted."""
 
 import asyncio
+import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from tornado.httpserver import HTTPServer
-from tornado.netutil import bind_sockets
 from tornado.web import Application
 
 from wsi_lmc.errors import UsageError
@@ -29,12 +29,13 @@ class ViewServer:
         """
         self.viewer, self.session = Viewer(config), Session()
         try:
-            self._sockets = bind_sockets(port, LOOPBACK)
+            self._socket = socket.create_server((LOOPBACK, port))
         except OSError as error:
             raise UsageError(
                 f"port {port}: {error.strerror}", "a free port of 1024 or more", "Choose another with --port, or 0."
             ) from error
-        self.port = int(self._sockets[0].getsockname()[1])
+        self._socket.setblocking(False)
+        self.port = int(self._socket.getsockname()[1])
 
     @property
     def url(self) -> str:
@@ -59,7 +60,7 @@ class ViewServer:
                 log_function=lambda _: None, compress_response=False,
             )  # fmt: skip
             server = HTTPServer(application, max_body_size=_NO_BODY, decompress_request=False)
-            server.add_sockets(self._sockets)
+            server.add_socket(self._socket)
             ready()
             try:
                 await (until or asyncio.Event()).wait()
