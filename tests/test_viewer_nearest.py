@@ -1,4 +1,4 @@
-"""The nearest tiles against brute force; components and clusters against a reference; what cannot be compared is left."""
+"""The nearest tiles against brute force; components and clusters against a reference; what cannot be compared."""
 
 from pathlib import Path
 

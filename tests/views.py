@@ -1,5 +1,7 @@
-"""Runs to look at, made without a network: tiles are cut for real, features are made up so that their likeness is known;
-and a viewer's server that answers in a thread, asked over HTTP as a browser would."""
+"""Runs to look at, and a viewer's server that answers in a thread, asked over HTTP as a browser would.
+
+Tiles are cut for real; features are made up, so that they need no network, and it is known which are alike.
+"""
 
 import asyncio
 import http.client
@@ -42,7 +44,7 @@ def write_features_of(run: Path, slide_id: str, seed: int, encoder: str = ENCODE
 
 
 def write_view(folder: Path, cohort: Path) -> Path:
-    """A run of the small cohort, cut into small tiles, with features, attention and probabilities, and labels of tiles."""
+    """A run of the small cohort, cut into small tiles, with features, and attention on one slide."""
     run = folder / "run"
     config = TileConfig(GridConfig(tile_px=64))
     tile_cohort(find_slides([str(cohort / "manifest.csv")]), run, config, RunOptions(SerialExecutor()))

@@ -13,6 +13,7 @@ from functools import partial
 from importlib.resources import files
 from typing import Any
 
+from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError, RequestHandler
 
 from wsi_lmc.errors import WsiLmcError
@@ -69,6 +70,11 @@ class Guarded(RequestHandler):
         """Errors as JSON, without a trace of the inside."""
         del kwargs
         self.answer({"error": self._reason or str(status_code)})
+
+    def log_exception(self, kind: Any, error: Any, trace: Any) -> None:  # noqa: ANN401  as tornado has it
+        """Say what nobody foresaw, but not that a browser did not wait for its answer."""
+        if not isinstance(error, StreamClosedError):
+            super().log_exception(kind, error, trace)
 
     def answer(self, document: Mapping[str, Any]) -> None:
         """Give JSON; what is no number (NaN) is null there."""
@@ -227,7 +233,7 @@ def load_static() -> dict[str, bytes]:
 async def _give_jpeg(handler: Guarded, work: Callable[[], bytes]) -> None:
     content = await handler.beside(handler.desk.eyes, work)
     handler.set_header("Content-Type", "image/jpeg")
-    await handler.finish(content)
+    handler.finish(content)
 
 
 def _told(error: WsiLmcError) -> str:

@@ -9,7 +9,7 @@ const OUTLINE = ["#ffffff", "#000000"]; // one of them can be seen on any stain
 const NICE = [1, 2, 5];
 
 export class Stage {
-  constructor(picked, moved) {
+  constructor(picked) {
     this.element = document.getElementById("stage");
     this.canvas = document.createElement("canvas");
     this.canvas.id = "overlay";
@@ -40,13 +40,13 @@ export class Stage {
       gestureSettingsTouch: { clickToZoom: false, dblClickToZoom: true },
       gestureSettingsPen: { clickToZoom: false, dblClickToZoom: true },
       imageLoaderLimit: 6,
+      preserveImageSizeOnResize: true,
       tabIndex: 0,
     });
     this.viewer.canvas.append(this.canvas); // under the small map, which lies beside
     this.viewer.canvas.setAttribute("role", "img");
     this.viewer.addHandler("update-viewport", () => this.draw());
     this.viewer.addHandler("resize", () => this.draw());
-    this.viewer.addHandler("animation-finish", () => moved());
     this.viewer.addHandler("canvas-click", (event) => {
       if (!event.quick || !this.picture || this.viewer.world.getItemCount() === 0) return;
       const at = this.viewer.viewport.viewerElementToImageCoordinates(event.position);

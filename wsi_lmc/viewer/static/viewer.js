@@ -22,7 +22,8 @@ let wanted = ""; // the value that stays from slide to slide
 let slideTurn = 0;
 let layerTurn = 0;
 
-const stage = new Stage(pickAt, () => {});
+showList(!narrow.matches); // before the slide takes what room there is
+const stage = new Stage(pickAt);
 const list = new SlideList((slideId) => {
   if (narrow.matches) showList(false);
   open(slideId);
@@ -282,7 +283,6 @@ byId("help-button").addEventListener("click", () => byId("help").showModal());
 byId("similar").addEventListener("click", () => choose("similarity"));
 byId("list-button").addEventListener("click", () => showList(!document.body.classList.contains("listed")));
 
-showList(!narrow.matches);
 byId("about").open = !narrow.matches;
 await list.renew();
 const named = decodeURIComponent(location.hash.slice(1));
