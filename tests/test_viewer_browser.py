@@ -26,6 +26,7 @@ from wsi_lmc.viewer.colours import by_value
 WIDE, NARROW = {"width": 1280, "height": 860}, {"width": 360, "height": 740}
 MORE = 600  # slides that were never looked at, so that the list is longer than a page of it
 
+_STILL = "matchMedia('(prefers-reduced-motion: reduce)').matches"
 _NAMELESS = """
 [...document.querySelectorAll("button, select, input, img, [tabindex='0'], [role=listbox], [role=img]")]
   .filter((each) => each.checkVisibility() && !each.closest(".navigator"))
@@ -69,7 +70,8 @@ class Seen:
     """The page, and what the browser complained of."""
 
     def __init__(self, browser: Any, ask: Asking, start: str = "", **options: object) -> None:
-        self.page = browser.new_context(**{"viewport": WIDE, **options}).new_page()
+        still = {"viewport": WIDE, "reduced_motion": "reduce"}
+        self.page = browser.new_context(**still | options).new_page()
         self.heard: list[str] = []
         self.asked: list[str] = []
         self.page.on("console", self._hear)
@@ -79,10 +81,10 @@ class Seen:
             "request", lambda request: self.heard.append(request.url) if not self._own(request.url, ask) else None
         )
         self.page.goto(ask.server.url)
+        self.settle()
         if start:
             self.page.goto(f"http://127.0.0.1:{ask.server.port}/#{start}")
-            self.page.reload()
-        self.settle()
+            self.settle()
 
     def _hear(self, message: Any) -> None:
         if not message.text.startswith("Ignoring tile"):  # as OpenSeadragon says of what came too late
@@ -94,9 +96,14 @@ class Seen:
 
     def settle(self) -> None:
         """Wait until nothing is asked for or moves any more."""
-        self.page.wait_for_load_state("networkidle")
-        self.until("!document.querySelector('#stage[aria-busy]')")
-        self.page.wait_for_timeout(600)
+        self.page.wait_for_load_state("load")
+        for _ in range(2):  # what has come may ask for more
+            self.page.wait_for_timeout(50)
+            self.until(
+                "document.documentElement.dataset.asking === '0' && !document.querySelector('#stage[aria-busy]')"
+            )
+            self.until("document.getElementById('stage').dataset.loaded === 'true'")
+        self.page.wait_for_timeout(100 if self.page.evaluate(_STILL) else 600)
 
     def until(self, expression: str) -> None:
         """Wait until something holds; Playwright's own way needs ``eval`` in the page, which its policy forbids."""
@@ -114,14 +121,10 @@ class Seen:
         return str(self.page.inner_text("#title"))
 
     def spot(self, x: float, y: float) -> tuple[float, float]:
-        """Where a place of the slide (level-0 pixels) is on the screen, by what is drawn there."""
-        box = self.page.locator("#slide").bounding_box()
-        size = self.page.evaluate(
-            "[document.getElementById('overlay').clientWidth, document.getElementById('overlay').clientHeight]"
-        )
-        assert abs(box["width"] - size[0]) < 1
-        scale = min(size[0] / 1024, size[1] / 1280)
-        left, top = (size[0] - 1024 * scale) / 2, (size[1] - 1280 * scale) / 2
+        """Where a place of the slide (level-0 pixels) is on the screen: the whole slide is seen, in the middle."""
+        box = self.page.locator("#overlay").bounding_box()
+        scale = min(box["width"] / 1024, box["height"] / 1280)
+        left, top = (box["width"] - 1024 * scale) / 2, (box["height"] - 1280 * scale) / 2
         return box["x"] + left + x * scale, box["y"] + top + y * scale
 
     def shot(self, path: Path) -> np.ndarray:
@@ -131,11 +134,11 @@ class Seen:
         return found
 
 
-@pytest.mark.parametrize("look", ["wide", "narrow", "dark", "still"])
+@pytest.mark.parametrize("look", ["wide", "narrow", "dark"])
 def test_every_look_is_quiet_and_fits(browser: Any, ask: Asking, look: str, tmp_path: Path) -> None:
     options = {
-        "wide": {}, "narrow": {"viewport": NARROW, "has_touch": True}, "dark": {"color_scheme": "dark"},
-        "still": {"reduced_motion": "reduce"},
+        "wide": {"reduced_motion": "no-preference"}, "narrow": {"viewport": NARROW, "has_touch": True},
+        "dark": {"color_scheme": "dark"},
     }[look]  # fmt: skip
     seen = Seen(browser, ask, **options)
     assert seen.title() == "north-01 · north"
@@ -165,17 +168,16 @@ def test_values_lie_over_their_tiles(browser: Any, ask: Asking, run: Path, tmp_p
     store = TileStore.open(run / "tiles" / "north-01.zarr")
     assert len(np.unique(store.tissue_fraction)) > 8
     expected = by_value(store.tissue_fraction, 0.0, 1.0)[:, :3]
-    hidden = [seen.page.locator(name).bounding_box() for name in ("#legend", ".navigator", "#scalebar")]
+    over = [seen.page.locator(name).bounding_box() for name in ("#legend", ".navigator", "#scalebar")]
+    (left, top), (right, bottom) = seen.spot(0, 0), seen.spot(1024, 1280)
     checked = 0
-    for (x, y), colour in zip(store.origins.tolist(), expected, strict=True):
+    for origin, colour in zip(store.origins, expected, strict=True):
         for inside in ((16, 16), (48, 48), (16, 48)):
-            left, top = seen.spot(x + inside[0], y + inside[1])
-            if any(
-                box["x"] <= left <= box["x"] + box["width"] and box["y"] <= top <= box["y"] + box["height"]
-                for box in hidden
-            ):
+            shares = (origin + inside) / (1024, 1280)
+            x, y = (np.asarray([left, top]) + shares * [right - left, bottom - top]).tolist()
+            if any(0 <= x - box["x"] <= box["width"] and 0 <= y - box["y"] <= box["height"] for box in over):
                 continue
-            assert np.abs(picture[int(top), int(left)].astype(int) - colour).max() <= 3, (x, y)
+            assert np.abs(picture[int(y), int(x)].astype(int) - colour).max() <= 3, origin
             checked += 1
     assert checked > 300
     seen.page.keyboard.press("h")
@@ -209,7 +211,7 @@ def test_it_moves_and_nears_by_mouse_and_keys(browser: Any, ask: Asking, tmp_pat
     assert (seen.shot(tmp_path / "3.png") != near).any()
     seen.page.keyboard.press("0")
     seen.settle()
-    assert (seen.shot(tmp_path / "4.png") == before).mean() > 0.99
+    assert np.abs(seen.shot(tmp_path / "4.png").astype(int) - before).mean() < 2
     assert seen.heard == []
 
 
@@ -232,7 +234,8 @@ def test_a_click_picks_a_tile_and_its_nearest_lead_to_their_slides(browser: Any,
         )
     )
     assert float(values["Attention percentile"]) == pytest.approx(percent, rel=0.01)
-    assert "4 of 4 slides searched" in seen.page.inner_text("#progress")
+    seen.until("document.getElementById('progress').textContent.startsWith('4 of 4 slides searched')")
+    seen.settle()
     nearest = ask(f"/api/slides/north-01/nearest/{row}").document
     labels = [entry.get_attribute("aria-label") for entry in seen.page.locator("#nearest button").all()]
     assert [re.match(r"Tile (\d+) of ([\w-]+)", label or "").groups() for label in labels] == [  # pyright: ignore

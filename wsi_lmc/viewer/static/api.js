@@ -1,6 +1,23 @@
 // What the page asks its server. Texts of answers only ever become text, never markup.
 
+let asking = 0;
+
+// The page says in its root element how much it waits for: for style sheets, and for whoever tests it.
+function count(by) {
+  asking += by;
+  document.documentElement.dataset.asking = asking;
+}
+
 async function ask(path) {
+  count(1);
+  try {
+    return await answerTo(path);
+  } finally {
+    count(-1);
+  }
+}
+
+async function answerTo(path) {
   let answer;
   try {
     answer = await fetch(path, { credentials: "same-origin" });
@@ -8,9 +25,9 @@ async function ask(path) {
     throw new Error("The viewer does not answer: has wsi-lmc view ended?");
   }
   if (answer.status === 403) throw new Error("The viewer was started anew: open the address that it printed.");
-  const document = await answer.json();
-  if (!answer.ok) throw new Error(document.error);
-  return document;
+  const found = await answer.json();
+  if (!answer.ok) throw new Error(found.error);
+  return found;
 }
 
 const at = (slideId) => `/api/slides/${encodeURIComponent(slideId)}`;

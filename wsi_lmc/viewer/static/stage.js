@@ -59,14 +59,20 @@ export class Stage {
     this.picture = slide.picture;
     this.layer = this.outline = this.tile = null;
     this.viewer.canvas.setAttribute("aria-label", `Slide ${slide.slide_id}`);
+    this.element.dataset.loaded = "false";
     if (!slide.picture) {
       this.viewer.close();
+      this.element.dataset.loaded = "true";
       this.draw();
       return Promise.resolve();
     }
     const { width, height, side, levels } = slide.picture;
     return new Promise((done, failed) => {
-      this.viewer.addOnceHandler("open", () => done());
+      this.viewer.addOnceHandler("open", () => {
+        const item = this.viewer.world.getItemAt(0);
+        item.addHandler("fully-loaded-change", (event) => (this.element.dataset.loaded = String(event.fullyLoaded)));
+        done();
+      });
       this.viewer.addOnceHandler("open-failed", (event) => failed(new Error(event.message)));
       this.viewer.open({
         width, height, tileSize: side, tileOverlap: 0, minLevel: Math.min(8, levels), maxLevel: levels,

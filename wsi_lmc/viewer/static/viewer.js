@@ -285,6 +285,7 @@ byId("list-button").addEventListener("click", () => showList(!document.body.clas
 
 byId("about").open = !narrow.matches;
 await list.renew();
-const named = decodeURIComponent(location.hash.slice(1));
-if (named) open(named);
+const named = () => decodeURIComponent(location.hash.slice(1));
+addEventListener("hashchange", () => named() && open(named()));
+if (named()) open(named());
 else list.open(0);
