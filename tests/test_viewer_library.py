@@ -194,3 +194,10 @@ def test_ten_thousand_slides_are_listed_without_opening_their_records(
         assert [row["slide_id"] for row in found["slides"]] == ["slide-09907"]
         assert len(ask("/api/slides?count=100000").document["slides"]) == 500, "no more at a time"
         assert opened == []
+
+
+def test_ids_that_no_run_would_give_are_left_out(tmp_path: Path) -> None:
+    run = _run(tmp_path / "run")
+    header = "slide_id,stage,state,code,reason,remedy,tiles,mpp,mpp_source,seconds\n"
+    (run / "slides.csv").write_text(f"{header}../../x,tile,done,,,,1,0.5,y,1\na,tile,done,,,,many,half,y,1\n")
+    assert _states(Library([run])) == {"a": ("tile", "done"), "b": ("", "not yet"), "c": ("", "not yet")}

@@ -71,10 +71,10 @@ class Guarded(RequestHandler):
         del kwargs
         self.answer({"error": self._reason or str(status_code)})
 
-    def log_exception(self, kind: Any, error: Any, trace: Any) -> None:  # noqa: ANN401  as tornado has it
+    def log_exception(self, typ: Any, value: Any, tb: Any) -> None:  # noqa: ANN401  as tornado has it
         """Say what nobody foresaw, but not that a browser did not wait for its answer."""
-        if not isinstance(error, StreamClosedError):
-            super().log_exception(kind, error, trace)
+        if not isinstance(value, StreamClosedError):
+            super().log_exception(typ, value, tb)
 
     def answer(self, document: Mapping[str, Any]) -> None:
         """Give JSON; what is no number (NaN) is null there."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
 
-from wsi_lmc.cohort import SlideEntry, read_rows
+from wsi_lmc.cohort import SlideEntry, read_rows, safe_id
 from wsi_lmc.errors import UsageError
 from wsi_lmc.runfolder import (
     MANIFEST,
@@ -165,7 +165,8 @@ class Library:
             rows.setdefault(slide_id, SlideRow(slide_id, number))
         for slide_id in _lying(run):
             rows.setdefault(slide_id, SlideRow(slide_id, number, "done"))
-        return {slide_id: _named(row, entries.get(slide_id)) for slide_id, row in rows.items()}
+        safe = {slide_id: row for slide_id, row in rows.items() if safe_id(slide_id) == slide_id}  # else no run's own
+        return {slide_id: _named(row, entries.get(slide_id)) for slide_id, row in safe.items()}
 
     def _newer(self, folder: Path, number: int, than: int) -> Iterable[SlideRow]:
         """Records written since the table was (``than``: nanoseconds); each version of one is read once."""
@@ -203,12 +204,14 @@ def _table(run: Path, number: int) -> tuple[dict[str, SlideRow], int]:
 
 
 def _of_cells(cells: Mapping[str, str], number: int) -> SlideRow:
-    named = {name: cells[name] for name in ("slide_id", "state", "stage", "code", "reason", "remedy")}
-    tiles, mpp = cells["tiles"], cells["mpp"]
+    row = SlideRow(
+        *(cells["slide_id"], number, cells["state"], cells["stage"]),
+        *(cells["code"], cells["reason"], cells["remedy"]),
+    )
     try:
-        return SlideRow(**named, run=number, tiles=int(tiles or 0), mpp=float(mpp) if mpp else None)
+        return replace(row, tiles=int(cells["tiles"] or 0), mpp=float(cells["mpp"]) if cells["mpp"] else None)
     except ValueError:  # a table that somebody changed
-        return SlideRow(**named, run=number)
+        return row
 
 
 def _recorded(path: Path, number: int) -> SlideRow | None:
@@ -218,8 +221,8 @@ def _recorded(path: Path, number: int) -> SlideRow | None:
         return None
     if found is None:
         return None
-    named = {name: getattr(found, name) for name in ("slide_id", "state", "stage", "code", "reason", "remedy")}
-    return SlideRow(**named, run=number, tiles=found.tiles, mpp=found.mpp)
+    told = (found.state, found.stage, found.code, found.reason, found.remedy)
+    return SlideRow(found.slide_id, number, *told, tiles=found.tiles, mpp=found.mpp)
 
 
 def _later(earlier: SlideRow | None, row: SlideRow) -> SlideRow:

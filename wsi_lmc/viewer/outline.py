@@ -63,8 +63,8 @@ def whole_grid(tiles: Tiles, outline: list[Polygon]) -> Cells | None:
     fraction = tissue_fractions(mask, xs, ys, tiles.footprint)
     numbers = (fraction > 0).astype(np.uint8)
     numbers[own[:, 1], own[:, 0]] = 2
-    corner = np.asarray([bounds.x, bounds.y]) + (np.asarray(tiles.footprint) - step) / 2
-    return Cells(Area(*corner.tolist(), columns * tiles.step[0], rows * tiles.step[1]), fraction, numbers)
+    left, top = (np.asarray([bounds.x, bounds.y]) + (np.asarray(tiles.footprint) - step) / 2).tolist()
+    return Cells(Area(left, top, columns * tiles.step[0], rows * tiles.step[1]), fraction, numbers)
 
 
 def _filled(outline: list[Polygon], shape: tuple[int, int], downsample: tuple[float, float]) -> Bool[np.ndarray, "y x"]:

@@ -108,7 +108,7 @@ def _fitted(sample: Float64[np.ndarray, "n d"], slides: int, encoder: str, seed:
         shares = np.nan_to_num(found.explained_variance_ratio_)
     low, high = np.percentile(components[:, :_SHOWN], _ENDS, axis=0)
     distinct = len(np.unique(components.round(6), axis=0))
-    means = MiniBatchKMeans(min(CLUSTERS, distinct), random_state=seed, n_init=3, batch_size=2048).fit(components)
+    means = MiniBatchKMeans(min(CLUSTERS, distinct), random_state=seed, batch_size=2048).fit(components)
     sizes = np.bincount(np.asarray(means.labels_), minlength=len(means.cluster_centers_))
     centres = np.asarray(means.cluster_centers_, np.float64)[np.argsort(-sizes, kind="stable")]
     return Space(

@@ -150,8 +150,8 @@ def _on_grid(tiles: Tiles) -> Raster | None:
     off: Bool[np.ndarray, "n 2"] = np.abs(exact - cells) > _OFF_GRID
     if off.any() or columns * rows > _MOST_CELLS or len(np.unique(cells @ np.asarray([1, columns]))) < len(cells):
         return None
-    corner = first + (np.asarray(tiles.footprint) - step) / 2  # cells are centred on their tiles, which may overlap
-    area = Area(*corner.tolist(), float(columns * step[0]), float(rows * step[1]))
+    left, top = (first + (np.asarray(tiles.footprint) - step) / 2).tolist()  # cells are centred on their tiles
+    area = Area(left, top, float(columns * step[0]), float(rows * step[1]))
     return Raster(area, (rows, columns), np.concatenate([cells, cells + 1], axis=1), on_grid=True)
 
 
@@ -163,5 +163,5 @@ def _by_places(tiles: Tiles) -> Raster:
     starts = np.floor((tiles.origins - first) * scale).astype(np.int64)
     ends = np.maximum(starts + 1, np.floor((tiles.origins - first + tiles.footprint) * scale).astype(np.int64))
     columns, rows = ends.max(axis=0).tolist()
-    area = Area(*map(float, first), columns / scale, rows / scale)
+    area = Area(float(first[0]), float(first[1]), columns / scale, rows / scale)
     return Raster(area, (rows, columns), np.concatenate([starts, ends], axis=1), on_grid=False)
