@@ -264,6 +264,7 @@ def test_glass_picks_nothing(browser: Any, ask: Asking) -> None:
     seen.settle()
     assert not seen.page.locator("#panel").is_visible()
     assert not seen.page.locator("#message").is_visible()
+    assert seen.heard == []
 
 
 def test_the_list_is_long_searched_and_walked_through_by_keys(browser: Any, ask: Asking) -> None:
@@ -296,6 +297,8 @@ def test_the_list_is_long_searched_and_walked_through_by_keys(browser: Any, ask:
     page.locator(".row").click()
     seen.settle()
     assert "Failed (damaged): half a <i>file</i>. Copy it again." in page.inner_text("#message")
+    page.click("#understood")
+    assert not page.locator("#message").is_visible()
     assert page.locator("main b, main i").count() == 0
     assert seen.heard == []
 

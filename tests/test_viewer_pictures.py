@@ -212,6 +212,16 @@ def test_no_label_macro_or_name_is_ever_served(tmp_path: Path, small_cohort: Pat
         assert _difference(coarse, expected) < (60 if kind == "overview" else 6), "the slide, and not its macro image"
 
 
+def test_a_slide_of_unknown_pixel_size_is_seen_without_a_scale(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (256, 512, 3)).astype(np.uint8)
+    write_canary_svs(tmp_path / "slides" / "a.svs", pixels, mpp="nonsense")
+    about = Viewer(ViewConfig((_tile(tmp_path / "slides", tmp_path / "run"),))).slide("a")
+    assert about["failure"]["code"] == "mpp_invalid"
+    assert about["picture"] == {
+        "kind": "slide", "width": 512.0, "height": 256.0, "mpp": None, "side": TILE_PX, "levels": 9,
+    }  # fmt: skip
+
+
 def test_why_a_hidden_slide_failed_is_told_without_its_name(tmp_path: Path) -> None:
     run, path = tmp_path / "run", tmp_path / "Jane-Doe.svs"
     prepare_run(run)

@@ -172,6 +172,10 @@ def test_a_store_that_cannot_be_read_is_said_in_one_line(
     assert "a=b" not in str(answer.headers)
 
 
+def test_glass_has_no_tile_and_is_no_error(ask: Asking) -> None:
+    assert ask("/api/slides/north-01/tiles/?x=1&y=1").document == {"slide_id": "north-01", "row": None}
+
+
 def test_slow_values_stall_neither_pixels_nor_the_list(ask: Asking, monkeypatch: pytest.MonkeyPatch) -> None:
     begun, go_on = Event(), Event()
 

@@ -28,6 +28,8 @@ _OVERVIEW_PX = 4096  # longest side of an overview that stands in for levels the
 _MOST_TILES = 400  # stored tiles that are read for one piece
 _GLASS = 238
 _READ_THREADS = 4
+_UNCALIBRATED = frozenset({"mpp_missing", "mpp_invalid", "mpp_conflict"})
+_SOME = GivenMpp(1.0, "manifest")  # to look at a slide no size is needed, and none is then told
 
 
 class SlidePicture:
@@ -118,7 +120,7 @@ Picture = SlidePicture | StoredPicture
 
 
 def open_picture(entry: SlideEntry, tiles: Tiles | None) -> SlidePicture:
-    """Open a slide's file to be looked at.
+    """Open a slide's file to be looked at; one whose pixel size nobody knows has none here, either.
 
     Raises:
         SlideError: it is not there, cannot be read, or is not the one that ``tiles`` were cut from.
@@ -128,7 +130,13 @@ def open_picture(entry: SlideEntry, tiles: Tiles | None) -> SlidePicture:
         mpp = math.sqrt(tiles.mpp[0] * tiles.mpp[1])  # known when it was cut; a file may state none
     given = None if mpp is None else GivenMpp(mpp, "manifest")
     options = ReadOptions(threads=min(_READ_THREADS, available_cores()))
-    picture = SlidePicture(open_slide(entry.path, entry.slide_id, given, options))
+    try:
+        picture = SlidePicture(open_slide(entry.path, entry.slide_id, given, options))
+    except SlideError as error:
+        if error.code not in _UNCALIBRATED:
+            raise
+        picture = SlidePicture(open_slide(entry.path, entry.slide_id, _SOME, options))
+        picture.mpp = None
     found = picture.size
     if tiles is not None and tiles.size != found:
         picture.close()

@@ -124,16 +124,13 @@ class Viewer:
         return self.values.layer(self._sights.of(slide_id), name, to).document()
 
     def tile_at(self, slide_id: str, x: float, y: float) -> dict[str, Any]:
-        """The tile at a place in level-0 pixels.
+        """The tile at a place in level-0 pixels; its ``row`` is None where there is only glass.
 
         Raises:
-            UnknownError: no such slide, or no tile there.
+            UnknownError: no such slide, or it has no tiles.
         """
-        sight = self._sights.of(slide_id)
-        row = sight.table.row_at(x, y)
-        if row is None:
-            raise UnknownError(slide_id)
-        return self.tile(slide_id, row)
+        row = self._sights.of(slide_id).table.row_at(x, y)
+        return {"slide_id": slide_id, "row": None} if row is None else self.tile(slide_id, row)
 
     def tile(self, slide_id: str, row: int) -> dict[str, Any]:
         """What is known of a tile.

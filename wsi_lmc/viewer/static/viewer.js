@@ -31,9 +31,9 @@ const list = new SlideList((slideId) => {
 const panel = new Panel(goToHit, closePanel, fail);
 
 function say(text, urgent = false) {
-  byId("message").hidden = !text;
+  byId("said").hidden = !text;
   byId("message").textContent = text;
-  byId("message").classList.toggle("urgent", urgent);
+  byId("said").classList.toggle("urgent", urgent);
 }
 
 function fail(error) {
@@ -156,9 +156,11 @@ async function pickAt(x, y) {
   const of = slide.slide_id;
   try {
     const found = await askTileAt(of, Math.max(0, x), Math.max(0, y));
-    if (slide.slide_id === of) pick(found);
-  } catch {
-    if (slide.slide_id === of) closePanel(); // glass: nothing is picked
+    if (slide.slide_id !== of) return;
+    if (found.row === null) closePanel();
+    else pick(found);
+  } catch (error) {
+    if (slide.slide_id === of && slide.tile) fail(error);
   }
 }
 
@@ -214,7 +216,8 @@ function toggleOutline() {
 
 function escape() {
   if (narrow.matches && document.body.classList.contains("listed")) showList(false);
-  else closePanel();
+  else if (panel.open) closePanel();
+  else say("");
   stage.viewer.canvas.focus();
 }
 
@@ -279,6 +282,9 @@ byId("strength").addEventListener("input", () => {
   stage.draw();
 });
 byId("whole").addEventListener("click", () => stage.whole());
+byId("nearer").addEventListener("click", () => stage.zoom(1.5));
+byId("farther").addEventListener("click", () => stage.zoom(1 / 1.5));
+byId("understood").addEventListener("click", () => say(""));
 byId("help-button").addEventListener("click", () => byId("help").showModal());
 byId("similar").addEventListener("click", () => choose("similarity"));
 byId("list-button").addEventListener("click", () => showList(!document.body.classList.contains("listed")));
