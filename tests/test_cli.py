@@ -110,6 +110,8 @@ def test_version_is_one_line() -> None:
         (["export", "--to", "trident", "-o", "x"], "no features in wsi-lmc-run"),
         (["export", "--to", "excel", "-o", "x"], "excel"),
         (["push", "none", "lab/name", "--yes"], "no config.json in none"),
+        (["view"], "no run in wsi-lmc-run"),
+        (["view", "--port", "70000"], "--port"),
     ],
 )
 def test_usage_errors_are_one_message_and_exit_code_2(

@@ -27,6 +27,7 @@ COMMANDS = {
     "import": "Take features that TRIDENT or CLAM made, for evaluate, classify, report, export.",
     "evaluate": "Measure the batch effect in features of one encoder or several, and what it does.",
     "classify": "Train a classifier of tiles or slides on one site's features, apply it to others.",
+    "view": "Look at a run in the browser: slides, tiles, maps of values, the most similar tiles.",
     "report": "Write one page about a run: slides, failures, training, evaluation, classifiers.",
     "status": "Say how far a run is, from any shell: counts, pace, time left, failures.",
     "verify": "Check that all of a run is there, whole and of what it claims to be; --repair mends.",
