@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import wsi_lmc
+from tests.manual import DOCS, blocks
 from wsi_lmc.api.learningsettings import EmbedSettings, EvaluateSettings, TrainSettings
 from wsi_lmc.api.settings import GridSettings, TileSettings, TissueSettings
 from wsi_lmc.cohort import SlideEntry
@@ -179,3 +180,22 @@ def _manifest(folder: Path) -> Path:
     path = folder / "manifest.csv"
     path.write_text("slide,site\nnorth-01.tif,north\n", encoding="utf-8")
     return path
+
+
+def test_code_of_the_manual_runs(small_cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of api.md, in a folder with what it names; but for the number of steps, and a small network."""
+    (tmp_path / "slides").mkdir()
+    (tmp_path / "slides" / "a.svs").write_bytes((small_cohort / "slides" / "north-01.tif").read_bytes())
+    with wsi_lmc.open_slide(small_cohort / "slides" / "south-01.tif") as slide:
+        grid = wsi_lmc.place_tiles(slide, wsi_lmc.find_tissue(slide))
+        wsi_lmc.cut_tiles(slide, grid, tmp_path / "elsewhere-run")
+    rows = ["slide,slide_id,patient,site,label", "a.svs,a,p1,north,x", "s.tif,south-01,p2,south,y"]
+    (tmp_path / "manifest.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    (code,) = blocks(DOCS / "api.md", "python")
+    quick = code.replace("steps=10_000", 'steps=2, batch=2, architecture="vit-demo"')
+    assert quick != code
+    found: dict[str, Any] = {}
+    exec(compile(quick, "api.md", "exec"), found)  # noqa: S102  what a reader does
+    assert [bag.site for bag in found["bags"]] == ["north", "south"]
+    assert {store.slide_id for store in found["features"]} == {"a", "south-01"}

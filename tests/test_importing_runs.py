@@ -1,6 +1,7 @@
 """The command itself, and every other command over what it wrote."""
 
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 from tests.foreign import TRIDENT, about_trident, clam_slide, stored, trident_slide, write
 from tests.forked import Commands
+from tests.manual import DOCS, check_call, commands
 from wsi_lmc.heads.model import load_model
 
 SLIDES = 12
@@ -43,6 +45,22 @@ def imported(job: Path, program: Commands) -> Path:
     assert f"{SLIDES} done; {SLIDES * 24} tiles; see" in result.stdout
     assert f"next: wsi-lmc evaluate uni_v1={job / 'run'}" in result.stdout
     return job / "run"
+
+
+def test_commands_of_the_manual_run(job: Path, program: Commands, tmp_path: Path) -> None:
+    """Those of import.md, in a folder with what they name; its "evaluate" is what the next test runs."""
+    (tmp_path / "trident_processed").symlink_to(job / "job")
+    (tmp_path / "slides.csv").symlink_to(job / "manifest.csv")
+    for number in range(2):
+        clam_slide(tmp_path / "clam_features", f"S{number:02}", seed=number)
+    (tmp_path / "clam_results").mkdir()
+    (tmp_path / "clam_features" / "patches").rename(tmp_path / "clam_results" / "patches")
+    lines = commands(DOCS / "import.md")
+    check_call(shlex.split(lines.pop())[1:])
+    for line in lines:
+        result = program(*shlex.split(line)[1:], cwd=tmp_path)
+        assert result.returncode == 0, f"{line}\n{result.stderr}"
+    assert len(list((tmp_path / "runs").glob("*/features/*.zarr"))) == SLIDES + 2
 
 
 def test_evaluate(imported: Path, program: Commands, tmp_path: Path) -> None:

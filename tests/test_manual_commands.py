@@ -25,8 +25,8 @@ from wsi_lmc.synthetic import write_cohort
 from wsi_lmc.tilestore import TileStore
 
 FIRST = ("first-steps", "howto")
-OWN_TESTS = {name: f"test_{name}*.py" for name in ("api", "export", "import", "viewer")}
-"""Pages, where this version has them, whose commands and code are run by tests of their own."""
+OWN_TESTS = {name: f"test_{name}*.py" for name in ("api", "import", "viewer")}
+"""Pages whose commands and code are run by tests of their own."""
 
 NOT_RUN = {
     # how a command begins: why it is not run here, and what runs it

@@ -7,11 +7,18 @@ from typing import Any
 
 from wsi_lmc.config import SECTIONS, schema_of, settings_of, yaml_value
 from wsi_lmc.embedding import EmbedConfig
+from wsi_lmc.importing import ImportConfig
 from wsi_lmc.patches import PackConfig
 from wsi_lmc.steps.tile import TileConfig
 from wsi_lmc.training import TrainConfig
 
-CONFIGS: dict[str, type] = {"tile": TileConfig, "pack": PackConfig, "train": TrainConfig, "embed": EmbedConfig}
+CONFIGS: dict[str, type] = {
+    "tile": TileConfig,
+    "pack": PackConfig,
+    "train": TrainConfig,
+    "embed": EmbedConfig,
+    "import": ImportConfig,
+}
 """The configuration of each section, all of :data:`wsi_lmc.config.SECTIONS`."""
 _COLUMNS = 110
 _HEAD = """\

@@ -6,10 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from wsi_lmc.config import RUN_FILE, read_config, read_stamp, settings_of
-from wsi_lmc.embedding import EmbedConfig
 from wsi_lmc.errors import UsageError
-from wsi_lmc.importing import ImportConfig
-from wsi_lmc.patches import PackConfig
 from wsi_lmc.provenance import created_by
 from wsi_lmc.report.blocks import Block, Facts, Section, Table, cell
 from wsi_lmc.report.cohort import cohort_section, failures_section, overviews_section
@@ -20,12 +17,7 @@ from wsi_lmc.report.privacy import told_setting
 from wsi_lmc.report.results import classification_section, study_section
 from wsi_lmc.report.runs import Run, read_run
 from wsi_lmc.report.trainings import encoders_section, read_training, trainings_section
-from wsi_lmc.steps.tile import TileConfig
-from wsi_lmc.training import TrainConfig
-
-_CONFIGS = {
-    "tile": TileConfig, "pack": PackConfig, "train": TrainConfig, "embed": EmbedConfig, "import": ImportConfig,
-}  # fmt: skip
+from wsi_lmc.settingsfile import CONFIGS
 
 
 @dataclass(frozen=True)
@@ -118,7 +110,7 @@ def _settings(places: Sequence[Place]) -> Section | None:
 
 
 def _rows(section: str, values: Mapping[str, object]) -> list[tuple[str, str, str, str]]:
-    known = {setting.name: setting for setting in settings_of(_CONFIGS[section])}
+    known = {setting.name: setting for setting in settings_of(CONFIGS[section])}
     rows = []
     for name, value in values.items():
         setting = known.get(name)
