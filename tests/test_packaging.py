@@ -123,7 +123,10 @@ def test_the_wheel_holds_the_package_and_nothing_else(built: Built) -> None:
     files = {path.relative_to(ROOT).as_posix() for path in package.rglob("*") if path.is_file()}
     files = {name for name in files if "__pycache__" not in name}
     about = f"wsi_lmc-{__version__}.dist-info"
-    own = {f"{about}/{name}" for name in ("METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE")}
+    licences = {path.relative_to(ROOT).as_posix() for text in PROJECT["license-files"] for path in ROOT.glob(text)}
+    assert "LICENSE" in licences
+    own = {f"{about}/licenses/{name}" for name in licences}
+    own |= {f"{about}/{name}" for name in ("METADATA", "RECORD", "WHEEL", "entry_points.txt")}
     assert built.in_wheel == files | own
     assert {"wsi_lmc/py.typed", "wsi_lmc/report/templates/page.html"} <= built.in_wheel
     assert built.wheel.name == f"wsi_lmc-{__version__}-py3-none-any.whl"
