@@ -22,6 +22,7 @@ from wsi_lmc.tilestore import TileStore
 FIRST = Path(__file__).parent / "data" / "first"
 RUNS = sorted(path.name for path in FIRST.iterdir() if path.is_dir())
 SLIDE = "north-01.zarr"
+ENTRY = SlideEntry(Path("north-01.tif"), "north-01")
 
 
 @pytest.fixture(params=RUNS)
@@ -64,7 +65,7 @@ def test_they_hold_what_they_held(run: Path) -> None:
 def test_they_are_whole_and_damage_is_told(run: Path) -> None:
     tiles, features = run / "tiles" / SLIDE, run / "features" / SLIDE
     assert problems_of_tiles(tiles) == problems_of_features(features) == []
-    load_bag(wsi_lmc.FeatureStore.open(features))
+    load_bag(wsi_lmc.FeatureStore.open(features), ENTRY)
     for store, array, problems in ((tiles, "tiles", problems_of_tiles), (features, "features", problems_of_features)):
         (chunk,) = [path for path in (store / array).rglob("*") if path.is_file() and path.name != "zarr.json"]
         content = bytearray(chunk.read_bytes())
@@ -84,7 +85,7 @@ def test_they_are_trained_on_embedded_exported_and_compared(run: Path, tmp_path:
     assert len(fresh) == 9
     assert fresh.attributes["tile_store"] == _expected(run)["fingerprint"]
     old = wsi_lmc.FeatureStore.open(run / "features" / SLIDE)
-    assert load_bag(old).features.shape == load_bag(fresh).features.shape == (9, 64)
+    assert load_bag(old, ENTRY).features.shape == load_bag(fresh, ENTRY).features.shape == (9, 64)
     assert len(export_features([old], "trident", tmp_path / "trident").files) == 2
     prepare_run(run)
     add_slides(run, [SlideEntry(tmp_path / "north-01.tif", "north-01", site="north", label="tumour")])
