@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from threading import Event, Thread
 import psutil
 import pytest
 
+from tests.manual import DOCS, check_call, commands
 from tests.views import Asking, serving, write_view
 from wsi_lmc.errors import StoreError, UsageError
 from wsi_lmc.runfolder import list_slides
@@ -228,6 +230,14 @@ def test_a_taken_port_and_no_run_are_usage_errors(run: Path, ask: Asking, tmp_pa
         ViewServer(ViewConfig((run,), features=(tmp_path,)))
     with pytest.raises(UsageError, match=r"no scores\.json"):
         ViewServer(ViewConfig((run,), classifications=(tmp_path,)))
+
+
+def test_commands_of_the_manual_are_understood() -> None:
+    """Those of viewer.md go on until they are interrupted; what they start is what the next test starts."""
+    calls = [shlex.split(line)[1:] for line in commands(DOCS / "viewer.md") if line.startswith("wsi-lmc ")]
+    assert len(calls) > 3
+    for call in calls:
+        check_call(call)
 
 
 def test_the_command_prints_its_address_listens_on_loopback_and_ends_when_told(run: Path) -> None:
