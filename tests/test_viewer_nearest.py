@@ -215,6 +215,13 @@ def test_a_run_s_nearest_and_its_map_of_similarity_agree(run: Path) -> None:
     assert np.nanmax(layer.values) == pytest.approx(hit["similarity"], abs=1e-5), "its best tile was listed"
 
 
+def test_each_tile_has_a_map_of_its_own(run: Path) -> None:
+    viewer = Viewer(ViewConfig((run,)))
+    maps = [viewer.layer("south-01", "similarity", ("north-01", row)) for row in (3, 4, 3)]
+    assert maps[0] == maps[2]
+    assert maps[0]["picture"] != maps[1]["picture"]
+
+
 def test_slides_of_another_encoder_are_not_mixed_in(run: Path, tmp_path: Path) -> None:
     viewer = Viewer(ViewConfig((run,)))
     for name in ("components", "clusters"):

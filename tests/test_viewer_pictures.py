@@ -175,11 +175,15 @@ def test_packed_images_are_seen_on_a_sheet(tmp_path: Path) -> None:
     assert viewer.tile_at(slide_id, 70, 100)["row"] == 4
 
 
-def test_no_label_macro_or_name_is_ever_served(tmp_path: Path, small_cohort: Path) -> None:
+def test_no_label_macro_or_name_is_ever_served(
+    tmp_path: Path, small_cohort: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with open_slide(small_cohort / "slides" / "north-01.tif") as slide:
         pixels = slide.read_level(SlidePoint(0, 0), 0, LevelSize(1024, 1024)).pixels
     hidden = tmp_path / "CanaryFolder Doe"
     write_canary_svs(hidden / "CanaryFile.svs", pixels)
+    shutil.copy(hidden / "CanaryFile.svs", tmp_path / "pseudonym:p-001")  # as a manifest names it
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "map.csv").write_text("slide,slide_id\nCanaryFile.svs,p-001\n")
     run = tmp_path / "run"
     entries = find_named_slides([str(hidden / "CanaryFile.svs")], tmp_path / "map.csv", run)

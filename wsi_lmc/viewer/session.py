@@ -18,7 +18,7 @@ _BYTES = 24
 _EMPTY = "'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU='"
 """Of an empty style element: it keeps OpenSeadragon from adding one of its own, which would hide the focus."""
 POLICY = (
-    f"default-src 'none'; script-src 'self'; style-src 'self' {_EMPTY}; img-src 'self' blob: data:; "
+    f"default-src 'none'; script-src 'self'; style-src 'self' {_EMPTY}; img-src 'self'; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 HEADERS: Mapping[str, str] = {
