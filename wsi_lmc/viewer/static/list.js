@@ -75,7 +75,7 @@ export class SlideList {
 
   tell(found) {
     const shown = found.total.toLocaleString("en");
-    this.count.textContent = found.total === found.of ? `${shown} slides` : `${shown} of ${found.of.toLocaleString("en")} slides`;
+    this.count.textContent = found.total === found.of ? `${shown} slide${found.of === 1 ? "" : "s"}` : `${shown} of ${found.of.toLocaleString("en")} slides`;
     for (const option of this.state.options) {
       const count = option.value ? found.states[option.value] || 0 : Object.values(found.states).reduce((a, b) => a + b, 0);
       option.textContent = `${option.value || "any"} (${count.toLocaleString("en")})`;
