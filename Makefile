@@ -82,7 +82,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 # What only tests need, side by side: it takes as long again.
 $(VENV)/.places: $(VENV)/.installed $(PLACES:%=tests/places/%.txt)
 	@set -e; for place in $(PLACES); do \
-	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(VENV)/$$place \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile --target $(VENV)/$$place \
 	    -r tests/places/$$place.txt & started="$$started $$!"; done; \
 	  for one in $$started; do wait $$one || { echo "see above what could not be installed"; exit 1; }; done
 	@touch $@
