@@ -70,7 +70,8 @@ def test_bash_asks_the_program_as_typed(tmp_path: Path) -> None:
     program = tmp_path / "wsi-lmc"
     program.write_text(f"#!{sys.executable}\nfrom wsi_lmc.cli import main\nmain()\n")
     program.chmod(0o755)
-    shown = installed("--show-completion", "bash")
+    # Which shell calls is guessed from the processes above, of which a test's may be none: so it is told.
+    shown = installed("--show-completion", "bash", _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1")
     typed = 'COMP_WORDS=(wsi-lmc tr); COMP_CWORD=1; _wsi_lmc_completion wsi-lmc; echo "${COMPREPLY[@]}"'
     path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
     found = subprocess.run(

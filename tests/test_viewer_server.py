@@ -241,7 +241,10 @@ def test_commands_of_the_manual_are_understood() -> None:
 
 
 def test_the_command_prints_its_address_listens_on_loopback_and_ends_when_told(run: Path) -> None:
-    words = [sys.executable, "-m", "wsi_lmc", "view", str(run), "--no-browser"]
+    # Whoever starts tests in the background may have Ctrl-C ignored by all that they start.
+    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    begin = f"{heard}; from wsi_lmc.cli import main; main()"
+    words = [sys.executable, "-c", begin, "view", str(run), "--no-browser"]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
