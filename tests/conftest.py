@@ -1,11 +1,13 @@
 """Fixtures shared by all tests: the folder of real slides, and a small synthetic cohort."""
 
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -67,3 +69,18 @@ def oracle(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
             pytest.skip(message)
 
     return load
+
+
+@pytest.fixture
+def browser(oracle: Callable[[str], ModuleType]) -> Iterator[Any]:
+    """A browser without a window, or a skip that says how to get it."""
+    path = shutil.which("chromium")
+    if path is None:
+        message = "no chromium: apt-get install chromium"
+        if os.environ.get("WSI_LMC_REQUIRE_TEST_DATA") == "1":
+            pytest.fail(message)
+        pytest.skip(message)
+    with oracle("playwright.sync_api").sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield found
+        found.close()

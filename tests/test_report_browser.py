@@ -3,11 +3,7 @@
 The browser is Debian's ``chromium``; Playwright, which steers it, lies beside the environment (``make places``).
 """
 
-import os
-import shutil
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import cv2
@@ -25,21 +21,6 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A page about everything."""
     folder = write_everything(tmp_path_factory.mktemp("runs") / "run")
     return write_report([folder], folder / "report.html", ReportConfig())
-
-
-@pytest.fixture
-def browser(oracle: Callable[[str], ModuleType]) -> Iterator[Any]:
-    """A browser without a window, or a skip that says how to get it."""
-    path = shutil.which("chromium")
-    if path is None:
-        message = "no chromium: apt-get install chromium"
-        if os.environ.get("WSI_LMC_REQUIRE_TEST_DATA") == "1":
-            pytest.fail(message)
-        pytest.skip(message)
-    with oracle("playwright.sync_api").sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield found
-        found.close()
 
 
 def _opened(browser: Any, file: Path, **options: object) -> tuple[Any, list[str]]:

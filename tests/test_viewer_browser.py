@@ -3,12 +3,9 @@
 The browser is Debian's ``chromium``; Playwright, which steers it, lies beside the environment (``make install``).
 """
 
-import os
 import re
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import cv2
@@ -49,21 +46,6 @@ def run(tmp_path_factory: pytest.TempPathFactory, small_cohort: Path) -> Path:
 def ask(run: Path) -> Iterator[Asking]:
     with serving(ViewConfig((run,))) as found:
         yield found
-
-
-@pytest.fixture
-def browser(oracle: Callable[[str], ModuleType]) -> Iterator[Any]:
-    """A browser without a window, or a skip that says how to get it."""
-    path = shutil.which("chromium")
-    if path is None:
-        message = "no chromium: apt-get install chromium"
-        if os.environ.get("WSI_LMC_REQUIRE_TEST_DATA") == "1":
-            pytest.fail(message)
-        pytest.skip(message)
-    with oracle("playwright.sync_api").sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield found
-        found.close()
 
 
 class Seen:
