@@ -1,7 +1,8 @@
 """What other tools read of our exports, each by its own code: ``python -m tests.consumers RUN SLIDE OUT``.
 
 A process of its own, in which the tools' packages are found: some bring other versions than ours. It exports a run,
-has every tool read its folder, and leaves what they saw in ``OUT/seen.npz`` and ``OUT/seen.json`` for the test.
+has every tool read its folder, and leaves what they saw in ``OUT/seen.npz`` and ``OUT/seen.json`` for the test. Where
+types are checked these packages are not found, hence the silenced imports.
 """
 
 import json

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from wsi_lmc.export import Target, export_features
 from wsi_lmc.export.bags import Bag, load_bag
 from wsi_lmc.export.layouts import find_layout
 from wsi_lmc.export.regions import tissue_ids
+from wsi_lmc.export.stamp import write_stamp
 from wsi_lmc.featurestore import FeatureStore
 from wsi_lmc.tilestore import Validity
 from wsi_lmc.units import SlidePoint
@@ -89,8 +91,7 @@ def test_steps_are_neighbours_whatever_the_pixels(stores: Path) -> None:
     store = make_store(stores, "odd", 6, slide=slide, tile=tile)
     columns, lines = np.array([0, 1, 2, 0, 5, 1]), np.array([0, 0, 1, 3, 3, 4])
     origins = np.stack([np.rint(1003 + columns * 320.0), np.rint(70_001 + lines * 213.3335)], axis=1).astype(np.int32)
-    store.__dict__["origins"] = origins
-    bag = Bag(**{**bag_of(store).__dict__, "origins": origins})
+    bag = replace(bag_of(store), origins=origins)
     np.testing.assert_array_equal(bag.steps, np.stack([columns, lines], axis=1))
     np.testing.assert_allclose(bag.microns, origins * np.array([0.2, 0.3]))
     np.testing.assert_allclose(bag.centres, origins + np.array([320.0, 213.3335]))
@@ -113,6 +114,17 @@ def test_microns_are_along_each_axis(stores: Path, tmp_path: Path) -> None:
         coords: Any = file["coords"]
         np.testing.assert_allclose(coords[2], [1027 * 0.2, 70_001 * 0.3], rtol=1e-6)
         assert file.attrs["tile_size_um"] == pytest.approx(256 * (0.4 * 0.6) ** 0.5)
+
+
+@pytest.mark.parametrize(("factor", "kind"), [(1.0, "float16"), (1e6, "float32")])
+def test_stamp_gets_no_infinite_features(factor: float, kind: str, stores: Path, tmp_path: Path) -> None:
+    store = make_store(stores, "large", 5)
+    bag = replace(bag_of(store), features=store.features * np.float32(factor))
+    write_stamp(bag, tmp_path / "out")
+    with h5py.File(tmp_path / "out" / "large.h5") as file:
+        features = np.asarray(file["feats"])
+    assert features.dtype.name == kind
+    np.testing.assert_allclose(features, bag.features, rtol=1e-3)
 
 
 def test_classes_are_numbered_by_name(stores: Path, tmp_path: Path) -> None:

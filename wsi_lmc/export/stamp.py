@@ -18,12 +18,15 @@ CLINICAL, SLIDES = "clini.csv", "slide.csv"
 
 
 def write_stamp(bag: Bag, out: Path) -> list[Path]:
-    """Write ``feats`` (float16) and ``coords`` (float32, microns from the slide's corner to the tile's)."""
-    with np.errstate(over="ignore"):  # beyond float16: infinite, as in STAMP's own files
-        datasets = {
-            "feats": Dataset(bag.features.astype(np.float16)),
-            "coords": Dataset(bag.microns.astype(np.float32)),
-        }
+    """Write ``feats`` (float16) and ``coords`` (float32, microns from the slide's corner to the tile's).
+
+    Features that no float16 holds stay float32, which STAMP reads as well: as float16 they would become infinite.
+    """
+    small = float(np.abs(bag.features).max(initial=0.0)) <= float(np.finfo(np.float16).max)
+    datasets = {
+        "feats": Dataset(bag.features.astype(np.float16) if small else bag.features),
+        "coords": Dataset(bag.microns.astype(np.float32)),
+    }
     about = {
         "stamp_version": VERSION,
         "extractor": bag.encoder,
