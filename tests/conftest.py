@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
@@ -61,7 +62,9 @@ def oracle(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
     def load(name: str) -> ModuleType:
         monkeypatch.setattr(sys, "path", [*sys.path, str(Path(sys.prefix) / "oracles")])
         try:
-            return import_module(name)
+            with warnings.catch_warnings():  # compiled here for the first time, others' code may warn of itself
+                warnings.simplefilter("ignore", SyntaxWarning)
+                return import_module(name)
         except ImportError:
             message = f"no {name}: 'make places' puts it beside the environment"
             if os.environ.get("WSI_LMC_REQUIRE_TEST_DATA") == "1":
