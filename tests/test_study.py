@@ -25,7 +25,7 @@ from wsi_lmc.run import find_stores, open_stores
 from wsi_lmc.runfolder import add_slides, prepare_run
 from wsi_lmc.stain import RUIFROK
 from wsi_lmc.study import COMPARATORS, Study, StudyConfig, compare_all, open_workshop, run_study
-from wsi_lmc.study.comparators import ABLATIONS, ROWS
+from wsi_lmc.study.comparators import ABLATIONS, ROWS, SPREAD
 from wsi_lmc.study.data import LabelledTiles, labelled_tiles, normalise_run, typical_tile
 from wsi_lmc.study.features import SOURCE
 from wsi_lmc.study.run import read_features
@@ -107,7 +107,10 @@ def test_an_ablation_differs_from_lmc_in_one_thing() -> None:
         ]
         assert len(changed) == (2 if "range" in name else 1), name
         assert (row.teacher, row.normalise, row.encoder_of) == ("views", "none", ""), name
-    assert ROWS.keys() == COMPARATORS.keys() | ABLATIONS.keys()
+    for name, row in SPREAD.items():
+        same = COMPARATORS[name.replace("-spread", "")]
+        assert row == replace(same, change=replace(same.change, spread_weight=1.0)), name
+    assert ROWS.keys() == COMPARATORS.keys() | ABLATIONS.keys() | SPREAD.keys()
     for architecture in ("vit-tiny", "vit-demo"):
         network = build_encoder(EncoderConfig(architecture), 32, 0)
         assert embedding_width(architecture) == network(torch.zeros(1, 3, 32, 32)).shape[1]

@@ -94,6 +94,7 @@ COMPARATORS: Mapping[str, Comparator] = MappingProxyType(
         for name in _NORMALISERS
     }
 )
+_SPREAD = Change(spread_weight=1.0)
 ABLATIONS: Mapping[str, Comparator] = MappingProxyType(
     {
         "lmc-range-1.25": Comparator("views", ViewConfig(scale_low=0.8, scale_high=1.25)),
@@ -105,7 +106,7 @@ ABLATIONS: Mapping[str, Comparator] = MappingProxyType(
         "lmc-blur": Comparator("views", ViewConfig(blur=1.5)),
         "lmc-crop": Comparator("views", ViewConfig(crop=0.5)),
         "lmc-projector": Comparator("views", ViewConfig(), change=Change(projector=4)),
-        "lmc-spread": Comparator("views", ViewConfig(), change=Change(spread_weight=1.0)),
+        "lmc-spread": Comparator("views", ViewConfig(), change=_SPREAD),
         "lmc-batch-quarter": Comparator("views", ViewConfig(), change=Change(batch=0.25)),
         "lmc-batch-double": Comparator("views", ViewConfig(), change=Change(batch=2.0)),
         "lmc-steps-third": Comparator("views", ViewConfig(), change=Change(steps=1 / 3)),
@@ -116,9 +117,16 @@ ABLATIONS: Mapping[str, Comparator] = MappingProxyType(
     }
 )
 """Rows that differ from ``lmc`` in one thing each."""
+SPREAD: Mapping[str, Comparator] = MappingProxyType(
+    {
+        "lmc-spread-turned": Comparator("views", ViewConfig(geometry="independent"), change=_SPREAD),
+        "lmc-spread-reinhard": Comparator("views", ViewConfig(), normalise="reinhard", change=_SPREAD),
+    }
+)
+"""Rows that differ from ``lmc-turned`` and ``lmc-reinhard`` by the spread that is asked of embeddings alone."""
 
 WEIGHTED = ("stainnet", "staingan", "stainfuser")
 """Normalisers that need weights which a user supplies."""
 
-ROWS: Mapping[str, Comparator] = MappingProxyType({**COMPARATORS, **ABLATIONS})
+ROWS: Mapping[str, Comparator] = MappingProxyType({**COMPARATORS, **ABLATIONS, **SPREAD})
 """All rows by name."""
