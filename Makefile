@@ -7,6 +7,8 @@ PLACES := oracles umap docs snakemake consumers
 ALONE := $(addprefix tests/,faults/test_chaos.py faults/test_workers.py faults/test_resume.py \
   faults/test_two_processes.py faults/test_locks.py faults/test_corpus.py faults/test_text_mutants.py \
   test_cluster.py test_distributed.py test_jobqueue.py test_memory.py test_microbatch.py test_status.py)
+# In the order of their names: else files of few but long tests come last, one core waiting for the other.
+SIDE_BY_SIDE := -n 2 --dist loadfile --no-loadscope-reorder
 AUDIT := $(VENV)/audit
 # Where "make wheel" builds, installs and tries what would be released.
 CLEAN := $(abspath $(VENV))/clean
@@ -28,7 +30,7 @@ check: places
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ALONE:%=--ignore=%)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE) $(ALONE:%=--ignore=%)
 	$(BIN)/python -m pytest $(ALONE)
 
 # Known holes in the versions that the tests passed with, asked of PyPI. What cannot be asked has not passed: without
