@@ -80,6 +80,26 @@ def _run(*words: object) -> click.testing.Result:
     return click.testing.CliRunner().invoke(command, list(map(str, words)))
 
 
+def test_slides_seen_in_training_count_in_the_transfer_alone(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "checkpoint").mkdir()
+    seen = [{"slide_id": f"cs2-{patient}", "trained_on": 12} for patient in (0, 1)]
+    seen.append({"slide_id": "elsewhere", "trained_on": 12})
+    (tmp_path / "checkpoint" / "provenance.json").write_text(json.dumps({"slides": seen}))
+    for name, more in (("all", ()), ("unseen", ("--seen", tmp_path / "checkpoint"))):
+        done = _run(f"one={runs[0]}", "-o", tmp_path / name, "--k", "8", *more)
+        assert done.exit_code == 0, done.output + str(done.exception)
+    assert "2 slides were seen in training" in done.output
+    every, unseen = (read_evaluation(tmp_path / name) for name in ("all", "unseen"))
+    assert (every.settings["seen"], unseen.settings["seen"]) == (0, 2)
+    for name, same in (("transfer_auroc", True), ("w2_relative", False), ("silhouette_batch", False)):
+        values = [found.encoders[0].find(name) for found in (every, unseen)]
+        assert values[0] is not None and values[1] is not None  # noqa: PT018
+        assert (values[0].value == values[1].value) == same, name
+    refused = _run(f"one={runs[0]}", "-o", tmp_path / "no", "--seen", tmp_path)
+    assert isinstance(refused.exception, UsageError)
+    assert not (tmp_path / "no").exists()
+
+
 def test_the_command_measures_encoders_and_baselines_side_by_side(
     runs: tuple[Path, Path], pairs: Path, tmp_path: Path
 ) -> None:

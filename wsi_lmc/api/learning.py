@@ -22,6 +22,7 @@ from wsi_lmc.run import EmbedInputs, RunOptions, embed_cohort, find_stores, hold
 from wsi_lmc.runfolder import SLIDES
 from wsi_lmc.steps.outcome import Outcome
 from wsi_lmc.steps.tile import TileConfig
+from wsi_lmc.trainedslides import slides_trained_on
 from wsi_lmc.training import StepReport, TrainConfig, TrainResult
 from wsi_lmc.training.run import Start
 
@@ -127,6 +128,7 @@ def evaluate(
         k=settings.get("k", default.k),
         seed=seed,
         tiles_per_site=settings.get("tiles_per_site", default.tiles_per_site),
+        seen=slides_trained_on(settings.get("seen", ())),
     )
     columns = Columns(by, settings.get("label", LABEL), settings.get("group", PATIENT))
     ready, _ = prepare(regroup(load_feature_sets(_specs(features), reading), columns, table), config, baselines)

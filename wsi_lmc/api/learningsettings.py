@@ -3,6 +3,8 @@
 See :mod:`wsi_lmc.api.settings`; apart from it, because the types named here need torch.
 """
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal, TypedDict
 
 from wsi_lmc.api.settings import TileSettings
@@ -79,7 +81,8 @@ class EvaluateSettings(TypedDict, total=False):
     """What is measured on which tiles: flags of ``wsi-lmc evaluate``.
 
     ``by``, ``label`` and ``group`` are columns of the manifest: what features should not show, what they should, and
-    what stays on one side of a split. ``k`` is how many neighbours count.
+    what stays on one side of a split. ``seen`` are checkpoint folders: slides that these were trained on count in the
+    transfer alone. ``k`` is how many neighbours count.
     """
 
     by: str
@@ -87,6 +90,7 @@ class EvaluateSettings(TypedDict, total=False):
     group: str
     classes: tuple[str, ...]
     source: str
+    seen: Sequence[str | Path]
     tiles_per_slide: int
     tiles_per_site: int
     k: int

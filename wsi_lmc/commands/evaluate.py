@@ -1,5 +1,6 @@
 """``wsi-lmc evaluate``: how much of the site is in the features, of several encoders side by side."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,7 @@ from wsi_lmc.errors import UsageError
 from wsi_lmc.evaluation import (
     Baseline,
     EvaluateConfig,
+    Evaluation,
     evaluate,
     gains_text,
     left_out_text,
@@ -20,6 +22,7 @@ from wsi_lmc.evaluation import (
 from wsi_lmc.featuresets import Reading, load_feature_sets
 from wsi_lmc.regrouping import LABEL, PATIENT, SITE, Columns, regroup
 from wsi_lmc.tilepairs import load_pairs
+from wsi_lmc.trainedslides import slides_trained_on
 
 _DEFAULT = EvaluateConfig()
 
@@ -45,6 +48,10 @@ def command(
     pairs: Annotated[
         Path | None, typer.Option(help="CSV of the same tissue in two scans: slide_a,x_a,y_a,slide_b,x_b,y_b.")
     ] = None,
+    seen: Annotated[
+        list[str] | None,
+        typer.Option(help="Checkpoint folder: slides it was trained on count in the transfer alone. May be repeated."),
+    ] = None,
     baseline: Annotated[str, typer.Option(help="Baselines to measure as well: colour,texture (reads the tiles).")] = "",
     tiles_per_slide: Annotated[int, typer.Option(min=0, help="Tiles read of a slide at the most; 0: all.")] = 0,
     tiles_per_site: Annotated[
@@ -62,7 +69,9 @@ def command(
     reading = Reading(
         manifest, tuple(part.strip() for part in classes.split(",") if part.strip()), tiles_per_slide, seed
     )
-    config = EvaluateConfig(by=by, source=source, k=k, seed=seed, tiles_per_site=tiles_per_site)
+    config = EvaluateConfig(
+        by=by, source=source, k=k, seed=seed, tiles_per_site=tiles_per_site, seen=slides_trained_on(seen or ())
+    )
     sets = regroup(load_feature_sets(features, reading), Columns(by, label, group), manifest)
     found_pairs = load_pairs(features, reading, pairs) if pairs else None
     ready, dropped = prepare(sets, config, _baselines(baseline))
@@ -72,11 +81,17 @@ def command(
             typer.echo(text, err=True)
 
     evaluation = evaluate(ready, config, found_pairs, say)
-    files = write_evaluation(evaluation, ready, output, seed)
+    _tell(evaluation, write_evaluation(evaluation, ready, output, seed), dropped)
+    if config.seen:
+        typer.echo(f"{evaluation.settings['seen']} slides were seen in training: they count in the transfer alone")
+
+
+def _tell(evaluation: Evaluation, files: Sequence[Path], dropped: int) -> None:
+    """The tables, what they rest on, and where everything lies."""
     typer.echo("\n\n".join(filter(None, (report_text(evaluation), gains_text(evaluation)))))
     missing = left_out_text(evaluation)
     typer.echo(f"\n{missing}" if missing else "")
-    first = evaluation.encoders[-1]
+    first, by = evaluation.encoders[-1], evaluation.by
     typer.echo(f"measured on {first.tiles} of {first.of} tiles, {first.groups} groups, {len(evaluation.sites)} {by}s")
     if dropped:
         typer.echo(f"{dropped} tiles were left out: not every encoder has features of them")

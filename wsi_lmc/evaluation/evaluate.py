@@ -94,9 +94,10 @@ def evaluate(
         UsageError: not two sites, a slide without one, or ``source`` is none of them.
     """
     sites = _sites(sets, config)
+    seen = len({slide.slide_id for one in sets for slide in one.slides} & set(config.seen))
     found = [_evaluate_one(one, config, (pairs or {}).get(one.name), say) for one in sets]
     return Evaluation(
-        *(config.by, sites, tuple(sets[0].classes), asdict(config) | {"seen": len(config.seen)}),
+        *(config.by, sites, tuple(sets[0].classes), asdict(config) | {"seen": seen}),
         tuple(result for result, _ in found),
         gains([(result.name, drawn) for result, drawn in found], TRANSFER_METRICS),
     )

@@ -15,7 +15,7 @@ from wsi_lmc.report.drawing import course_figure
 from wsi_lmc.report.figures import svg
 from wsi_lmc.report.finding import Place
 from wsi_lmc.report.runs import NO_SITE, Run
-from wsi_lmc.training.folder import PROVENANCE
+from wsi_lmc.trainedslides import PROVENANCE, tiles_trained_on
 
 _SHORT = 12  # digits of a SHA-256 that are shown
 _MOST_SEEN = 500
@@ -47,9 +47,7 @@ class Training:
     @property
     def seen(self) -> dict[str, int]:
         """Tiles that it was trained on, by slide."""
-        slides = self.provenance.get("slides", [])
-        found = {str(each.get("slide_id")): each.get("trained_on", 0) for each in slides if isinstance(each, dict)}
-        return {slide_id: count for slide_id, count in found.items() if isinstance(count, int) and count}
+        return tiles_trained_on(self.provenance)
 
 
 def read_training(place: Place) -> Training:

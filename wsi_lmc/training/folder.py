@@ -12,10 +12,10 @@ from wsi_lmc.encoder import ENCODER_FOLDER
 from wsi_lmc.errors import UsageError
 from wsi_lmc.provenance import to_json
 from wsi_lmc.tilestore import TileStore
+from wsi_lmc.trainedslides import PROVENANCE
 from wsi_lmc.training.config import MAY_CHANGE
 from wsi_lmc.training.learner import Learner
 
-PROVENANCE = "provenance.json"
 Start = Literal["new", "resume", "overwrite"]
 
 _log = logging.getLogger(__name__)

@@ -41,8 +41,9 @@ from wsi_lmc.provenance import created_by, to_json
 from wsi_lmc.publish import exclusive, prepare_output, publish_text, publishing
 from wsi_lmc.stainstore import fill_untrusted, load_or_estimate
 from wsi_lmc.tilestore import TileStore
+from wsi_lmc.trainedslides import PROVENANCE
 from wsi_lmc.training.config import TrainConfig
-from wsi_lmc.training.folder import PROVENANCE, Journal, Start, prepare_folder, resume
+from wsi_lmc.training.folder import Journal, Start, prepare_folder, resume
 from wsi_lmc.training.group import Group, joined
 from wsi_lmc.training.learner import Learner
 from wsi_lmc.training.probe import KnnProbe, probe_of

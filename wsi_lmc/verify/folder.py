@@ -26,9 +26,10 @@ from wsi_lmc.runfolder import (
 from wsi_lmc.stainstore import CACHE
 from wsi_lmc.steps.outcome import Stage
 from wsi_lmc.steps.parts import FOLDER as PARTS
+from wsi_lmc.trainedslides import PROVENANCE
 from wsi_lmc.verify.finding import Finding, RunView, name_in
 
-_ENCODER, _PROVENANCE = "encoder", "provenance.json"
+_ENCODER = "encoder"
 
 
 def look_at_folder(run: RunView) -> Iterator[Finding]:
@@ -61,7 +62,7 @@ def look_at_folder(run: RunView) -> Iterator[Finding]:
 def checkpoints(out: Path) -> list[Path]:
     """Checkpoint folders: the run folder itself, or folders in it."""
     folders = [out, *(path for path in sorted(out.iterdir()) if path.is_dir() and not path.name.startswith("."))]
-    return [path for path in folders if (path / METRICS).is_file() or (path / _PROVENANCE).is_file()]
+    return [path for path in folders if (path / METRICS).is_file() or (path / PROVENANCE).is_file()]
 
 
 def look_at_checkpoint(out: Path, folder: Path) -> Iterator[Finding]:
@@ -77,16 +78,16 @@ def look_at_checkpoint(out: Path, folder: Path) -> Iterator[Finding]:
 
     try:
         sha256 = load_encoder(str(folder), resolve_device("cpu")).sha256
-        stated = json.loads((folder / _PROVENANCE).read_text(encoding="utf-8"))["encoder_sha256"]
+        stated = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))["encoder_sha256"]
     except (StoreError, UsageError) as error:
         yield Finding(name_in(out, folder / _ENCODER), f"{error.found}; train with --resume, or restore it")
     except (OSError, ValueError, KeyError, TypeError) as error:
         yield Finding(
-            name_in(out, folder / _PROVENANCE), f"cannot be read ({error}); train with --resume, or restore it"
+            name_in(out, folder / PROVENANCE), f"cannot be read ({error}); train with --resume, or restore it"
         )
     else:
         if sha256 != stated:
-            yield Finding(name_in(out, folder / _ENCODER), f"is not the encoder that {_PROVENANCE} tells of")
+            yield Finding(name_in(out, folder / _ENCODER), f"is not the encoder that {PROVENANCE} tells of")
 
 
 def look_at_caches(out: Path) -> Iterator[Finding]:
