@@ -46,8 +46,8 @@ CONFIG = TrainConfig(
 )
 
 
-def _write_store(folder: Path, slide_id: str, tiles: np.ndarray, mark: str = "") -> TileStore:
-    """A published tile store; ``mark`` changes nothing but its fingerprint."""
+def _write_store(folder: Path, slide_id: str, tiles: np.ndarray, mark: str = "", source: str = "file") -> TileStore:
+    """A published tile store; ``mark`` changes nothing but its fingerprint, ``source`` says who knows its scale."""
     path = folder / f"{slide_id}{mark}.zarr"
     writer = TileStoreWriter(path, len(tiles), tiles.shape[1], "lossless")
     writer.write(0, tiles, Threads())
@@ -57,7 +57,7 @@ def _write_store(folder: Path, slide_id: str, tiles: np.ndarray, mark: str = "")
     writer.close(
         TileRows(origins, np.ones(len(tiles), np.float32), valid),
         {
-            "slide": {"id": slide_id},
+            "slide": {"id": slide_id, "mpp_source": source},
             "tile": {"px": tiles.shape[1], "mpp": 0.5, "effective_mpp": [0.5, 0.5]},
             "slide_fingerprint": f"slide {slide_id}{mark}",
             "config_fingerprint": "test",
@@ -425,6 +425,19 @@ def test_features_that_are_all_but_constant_are_warned_of(
         caplog.clear()
         train(given, tmp_path / name, config)
         assert ("the features are all but constant" in caplog.text) == (name == "alike"), caplog.text
+
+
+def test_a_pixel_size_that_nobody_knows_is_told_wherever_the_scale_is(
+    stores: list[TileStore], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = replace(CONFIG, steps=1)
+    nominal = _write_store(tmp_path, "n", _tissue(20, 5), source="nominal (option --nominal-mpp)")
+    for name, given, count in (("known", stores, 0), ("stand-in", [*stores, nominal], 1)):
+        caplog.clear()
+        train(given, tmp_path / name, config)
+        assert ("the pixel size of 1 of 3 slides is nominal" in caplog.text) == bool(count)
+        assert json.loads((tmp_path / name / "provenance.json").read_text())["nominal_mpp"] == count
+        assert ("nominally" in (tmp_path / name / "encoder" / "README.md").read_text()) == bool(count)
 
 
 def test_metrics_hold_the_terms_and_the_held_out_terms(straight: Path) -> None:

@@ -24,7 +24,7 @@ from wsi_lmc.provenance import fingerprint
 from wsi_lmc.shards import ShardError, by_shard, open_shard
 from wsi_lmc.slide import ReadError, decode_jpeg
 from wsi_lmc.threads import Pending, Threads
-from wsi_lmc.units import Mpp
+from wsi_lmc.units import NOMINAL, Mpp
 from wsi_lmc.zarrio import (
     Attributes,
     open_sealed,
@@ -107,6 +107,11 @@ class TileStore:
         """Effective microns per target pixel."""
         x, y = self.attributes["tile"]["effective_mpp"]
         return Mpp(x, y)
+
+    @property
+    def nominal(self) -> bool:
+        """Whether the pixel size only stands in, because nobody knows the real one, for one image at least."""
+        return NOMINAL in str(self.attributes["slide"].get("mpp_source", ""))
 
     @cached_property
     def fingerprint(self) -> str:

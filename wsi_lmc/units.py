@@ -10,6 +10,9 @@ Conversions live here and nowhere else. Arrays are indexed [y, x]; types are alw
 
 from dataclasses import dataclass
 
+NOMINAL = "nominal"
+"""How the source of a pixel size begins that only stands in, because nobody knows the real one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Mpp:

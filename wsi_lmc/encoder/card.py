@@ -43,7 +43,8 @@ class TrainingFacts:
     """What a card says of a training.
 
     ``slides`` and ``tiles`` were trained on; ``held_out_tiles`` are tiles of the kind ``held_out`` ("slides", "tiles"
-    or "nothing", as :class:`wsi_lmc.training.TrainResult` has it); ``before`` and ``after`` are rows of metrics.
+    or "nothing", as :class:`wsi_lmc.training.TrainResult` has it); ``before`` and ``after`` are rows of metrics;
+    ``nominal`` says that nobody knows some slides' pixel size.
     """
 
     views: ViewConfig
@@ -53,6 +54,7 @@ class TrainingFacts:
     held_out_tiles: int
     before: Mapping[str, Any]
     after: Mapping[str, Any]
+    nominal: bool = False
 
 
 def write_card(folder: Path, facts: TrainingFacts) -> None:
@@ -100,7 +102,8 @@ def _facts(config: Mapping[str, Any], facts: TrainingFacts, parameters: int) -> 
             f"{parameters:,} parameters"
         ),
         "features": f"{config['num_features']} a tile (class token), float32",
-        "tiles": f"{px} x {px} px, RGB, at {mpp:.4g} um/px: {px * mpp:.4g} um a side",
+        "tiles": f"{px} x {px} px, RGB, at {mpp:.4g} um/px: {px * mpp:.4g} um a side"
+        + (", nominally: nobody knows the pixel size of all" if facts.nominal else ""),
         "input scaling": f"(value / 255 - {mean:g}) / {std:g} in every channel; no resizing, no cropping",
         "mode": _MODES[own["mode"]],
         "stain views": _views(facts.views),

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from annotated_doc import Doc
 
 from wsi_lmc.errors import UsageError
+from wsi_lmc.units import NOMINAL
 
 SAME_MPP = 0.02
 """Pixel sizes that differ by no more, relatively, count as one."""
@@ -47,5 +48,6 @@ class PackConfig:
 
     def mpp_of(self, stated: float | None) -> tuple[float, str] | None:
         """An image's microns per pixel and who says so; ``stated`` is what the manifest does. None: nobody does."""
-        said = ((stated, "manifest"), (self.mpp, "option --mpp"), (self.nominal_mpp, "nominal (option --nominal-mpp)"))
+        stand_in = f"{NOMINAL} (option --nominal-mpp)"
+        said = ((stated, "manifest"), (self.mpp, "option --mpp"), (self.nominal_mpp, stand_in))
         return next(((value, source) for value, source in said if value is not None), None)

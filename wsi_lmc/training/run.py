@@ -47,10 +47,9 @@ from wsi_lmc.training.folder import Journal, Start, prepare_folder, resume
 from wsi_lmc.training.group import Group, joined
 from wsi_lmc.training.learner import Learner
 from wsi_lmc.training.probe import KnnProbe, probe_of
+from wsi_lmc.training.signs import warn_of_collapse, warn_of_nominal
 
 _log = logging.getLogger(__name__)
-_COLLAPSED_RANK = 1.5
-_FAINT_STD = 0.05  # of features, over held-out tiles; an untrained network has some 0.2
 
 
 @dataclass(frozen=True)
@@ -146,6 +145,7 @@ def _train_in(
     """One process's part; a function of its own, so that nothing holds on to the group once it is left."""
     start, watch = how
     check_compatible(stores)
+    warn_of_nominal(stores)
     with _claimed(out, start, group):
         learner = Learner(config, stores[0].tile_px, group)
         damaged = resume(learner, out, stores)
@@ -193,7 +193,7 @@ def _loop(learner: Learner, cohort: _Cohort, out: Path, on_step: Callable[[StepR
                 metrics = learner.learn(batch, describe=logged)
                 if _due(step, config.evaluate_every, config) and group.first:
                     metrics |= learner.evaluate(cohort.held_out(config.batch), cohort.probe)
-                    _warn_of_collapse(step, metrics)
+                    warn_of_collapse(step, metrics)
                 if logged or "held_out_loss" in metrics:
                     seconds = time.monotonic() - began
                     journal.write(metrics, {"seconds": seconds, "waiting_for_tiles": waited / seconds})
@@ -226,18 +226,6 @@ def _gather_cohort(
     return _Cohort(stores, fill_untrusted(stains), split, probe)
 
 
-def _warn_of_collapse(step: int, metrics: dict[str, float]) -> None:
-    rank = metrics["held_out_effective_rank"]
-    if rank < _COLLAPSED_RANK:
-        _log.warning("step %d: the features have collapsed onto one direction (effective rank %.2f)", step, rank)
-    elif metrics["held_out_std"] < _FAINT_STD:
-        _log.warning(
-            "step %d: the features are all but constant (standard deviation %.3f over tiles): any shift between sites "
-            "is large beside that, and half precision would lose them; --spread-weight 1 keeps them apart",
-            *(step, metrics["held_out_std"]),
-        )
-
-
 def _publish_encoder(learner: Learner, cohort: _Cohort, out: Path) -> str:
     """Write ``provenance.json`` and, last, ``encoder/``; returns the weights' SHA-256."""
     config, stores = learner.config, cohort.stores
@@ -245,7 +233,7 @@ def _publish_encoder(learner: Learner, cohort: _Cohort, out: Path) -> str:
     metadata = EncoderMetadata(config.architecture, config.views.mode, mpp, config.steps)
     with publishing(out, out / ENCODER_FOLDER) as draft:
         sha256 = save_encoder(draft, learner.model, metadata)
-        write_card(draft, _facts(config, cohort.split, out))
+        write_card(draft, _facts(config, cohort, out))
         provenance = {
             "schema": "wsi-lmc/checkpoint",
             "schema_version": 1,
@@ -254,6 +242,7 @@ def _publish_encoder(learner: Learner, cohort: _Cohort, out: Path) -> str:
             "mode": config.views.mode,
             "augmentation": to_json(config.views),
             "trained_mpp": mpp,
+            "nominal_mpp": sum(store.nominal for store in stores),
             "tile_px": stores[0].tile_px,
             "steps": config.steps,
             "held_out": cohort.split.unit,
@@ -273,11 +262,17 @@ def _publish_encoder(learner: Learner, cohort: _Cohort, out: Path) -> str:
     return sha256
 
 
-def _facts(config: TrainConfig, split: Split, out: Path) -> TrainingFacts:
+def _facts(config: TrainConfig, cohort: _Cohort, out: Path) -> TrainingFacts:
     """What the model card says: counts and metrics, nothing that names a slide."""
-    rows = read_metrics(out)
+    rows, split = read_metrics(out), cohort.split
     trained_on = [len(part) for part in split.train]
-    held_out = sum(len(part) for part in split.held_out)
     return TrainingFacts(
-        config.views, sum(map(bool, trained_on)), sum(trained_on), split.unit, held_out, rows[0], rows[-1]
+        views=config.views,
+        slides=sum(map(bool, trained_on)),
+        tiles=sum(trained_on),
+        nominal=any(store.nominal for store in cohort.stores),
+        held_out=split.unit,
+        held_out_tiles=sum(len(part) for part in split.held_out),
+        before=rows[0],
+        after=rows[-1],
     )
