@@ -5,7 +5,8 @@ jittering colours, by LMC's views, or by normalising tiles to the source's look,
 the paper does, those of the targets alone (``-macenko-target``: the encoder is that of the row without).
 
 ``geometry`` and ``lmc-turned`` differ by the stain views alone; ``lmc`` is the package's default, in which both views
-of a tile are turned alike; ``lmc-reinhard`` is LMC on normalised tiles.
+of a tile are turned alike; ``lmc-reinhard`` is LMC on normalised tiles, ``lmc-reinhard-target`` LMC's encoder shown
+targets that were normalised to the source's look.
 """
 
 from collections.abc import Mapping
@@ -78,6 +79,10 @@ COMPARATORS: Mapping[str, Comparator] = MappingProxyType(
         "lmc": Comparator("views", ViewConfig()),
         "lmc-paper": Comparator("views", ViewConfig("paper")),
         "lmc-turned": Comparator("views", ViewConfig(geometry="independent")),
+        "lmc-reinhard-target": Comparator("views", ViewConfig(), normalise="reinhard", encoder_of="lmc"),
+        "lmc-turned-reinhard-target": Comparator(
+            "views", ViewConfig(geometry="independent"), normalise="reinhard", encoder_of="lmc-turned"
+        ),
         "virchow": Comparator("given"),
     }
     | {
