@@ -14,6 +14,7 @@ from tests.foreign import (
     HEIGHT,
     TRIDENT,
     WIDTH,
+    about_clam,
     about_trident,
     bag,
     clam_slide,
@@ -254,14 +255,15 @@ def test_clam_s_own_files_of_patches(test_data: Path, tmp_path: Path) -> None:
 def test_patches_beyond_the_slide_and_numbers_that_are_none_are_marked(tmp_path: Path) -> None:
     features, coords = bag(40)
     coords[3] = WIDTH - 511, 2_000
+    coords[4], coords[5] = (2_000, HEIGHT - 511), (WIDTH - 512, HEIGHT - 512)
     features[7, 2] = np.nan
     path = tmp_path / "job" / TRIDENT / "features_uni_v1" / "S1.h5"
     write(path, {"coords": about_trident()}, features=features, coords=coords)
     assert importing(tmp_path / "job", "trident", tmp_path / "out", mpp=0.25)["S1"].state == "done"
     store = opened(tmp_path / "out", "S1")
-    assert store.valid[3] == Validity.PADDED
+    assert store.valid[3] == store.valid[4] == Validity.PADDED
     assert store.valid[7] == Validity.UNREADABLE
-    assert np.count_nonzero(store.valid) == 2
+    assert np.count_nonzero(store.valid) == 3
     assert np.isfinite(store.features).all()
     assert verify(tmp_path / "out").findings == ()
     features[:4] = np.inf
@@ -276,22 +278,24 @@ def manifest(path: Path, *rows: tuple[str, ...]) -> Path:
 
 
 def test_a_manifest_gives_pixel_sizes_sites_and_ids(tmp_path: Path) -> None:
-    for name in ("S1", "S2", "S3.ome", "S4"):
+    for name in ("S1", "S2", "S3.ome", "S4", "S5"):
         trident_slide(tmp_path / "job", name, mpp=0.5 if name == "S4" else None)
     rows = manifest(
         tmp_path / "slides.csv",
         ("raw/S1.svs", "0.5", "north", "tumour", ""), ("S2.ndpi", "0.5", "south", "normal", "second"),
         ("S3.ome.tif", "half", "south", "", ""), ("S4.svs", "0.26", "", "", ""), ("S9.svs", "0.5", "", "", ""),
+        ("S5.ome.tif", "0.5", "east", "", ""),
     )  # fmt: skip
     found, notes = find_imports(ImportInputs("trident", tmp_path / "job", None, None, rows))
     assert notes == ["1 slides of the manifest have no features"]
-    assert [candidate.entry.site for candidate in found] == ["north", "south", "", "south"]
+    assert [candidate.entry.site for candidate in found] == ["north", "south", "", "east", "south"]
     outcomes = importing(tmp_path / "job", "trident", tmp_path / "out", manifest=rows, mpp=0.3)
     assert {name: (each.state, each.code, each.mpp) for name, each in outcomes.items()} == {
         "S1": ("done", "", 0.5),
         "second": ("done", "", 0.5),
         "S3.ome": ("failed", "mpp_invalid", None),
         "S4": ("failed", "mpp_conflict", None),
+        "S5.ome": ("done", "", 0.5),
     }
     assert "0.25 um/px at level 0, but manifest says 0.26" in outcomes["S4"].reason
     assert outcomes["S1"].mpp_source == "manifest"
@@ -336,6 +340,20 @@ def test_again_does_only_what_is_missing(tmp_path: Path) -> None:
     assert verify(out).findings == ()
 
 
+def test_other_coordinates_of_the_same_features_are_noticed(tmp_path: Path) -> None:
+    """Where they lie in a file of their own, the features' file does not change with them."""
+    features, coords = clam_slide(tmp_path / "clam", "S1")
+    (tmp_path / "clam" / "h5_files" / "S1.h5").unlink()
+    assert importing(tmp_path / "clam", "clam", tmp_path / "out", encoder="uni", mpp=0.25)["S1"].fresh
+    path = tmp_path / "clam" / "patches" / "S1.h5"
+    write(path, {"coords": about_clam()}, coords=coords + 7)
+    changed = importing(tmp_path / "clam", "clam", tmp_path / "out", encoder="uni", mpp=0.25)["S1"]
+    assert changed.code == "other_configuration"
+    assert importing(tmp_path / "clam", "clam", tmp_path / "out", True, encoder="uni", mpp=0.25)["S1"].fresh
+    np.testing.assert_array_equal(opened(tmp_path / "out", "S1").origins, coords + 7)
+    np.testing.assert_array_equal(opened(tmp_path / "out", "S1").features, features)
+
+
 def test_a_slide_that_was_tiled_here_keeps_what_is_known_of_it(tmp_path: Path) -> None:
     prepare_run(tmp_path / "out")
     slide = tmp_path / "S1.svs"
@@ -348,6 +366,10 @@ def test_a_slide_that_was_tiled_here_keeps_what_is_known_of_it(tmp_path: Path) -
     found = verify(tmp_path / "out")
     assert found.findings == ()
     assert any("could not be compared" in note for note in found.notes), "features are not of the slide's bytes"
+    rows = manifest(tmp_path / "slides.csv", ("elsewhere/S1.svs", "0.25", "south", "normal", ""))
+    assert importing(tmp_path / "job", "trident", tmp_path / "out", manifest=rows)["S1"].state == "done"
+    (entry,) = list_slides(tmp_path / "out")
+    assert (entry.path, entry.site, entry.label) == (slide, "south", "normal"), "what was tiled is where it was"
 
 
 def test_what_a_run_folder_says_of_an_import(tmp_path: Path) -> None:
