@@ -4,6 +4,7 @@ import inspect
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 import wsi_lmc
+from tests.forked import Commands
 from tests.manual import DOCS, blocks
 from wsi_lmc.api.learningsettings import EmbedSettings, EvaluateSettings, TrainSettings
 from wsi_lmc.api.settings import GridSettings, TileSettings, TissueSettings
@@ -103,6 +105,14 @@ def test_tiles_are_those_of_the_command(small_cohort: Path, tmp_path: Path) -> N
         with pytest.raises(wsi_lmc.SlideError, match="made from other settings"):
             wsi_lmc.cut_tiles(slide, other, tmp_path / "mine")
         assert len(wsi_lmc.cut_tiles(slide, other, tmp_path / "mine", overwrite=True)) == len(other)
+        for changed in (
+            replace(other, tissue_fraction=other.tissue_fraction * np.float32(0.9)),
+            replace(other, padded=~other.padded),
+        ):
+            with pytest.raises(wsi_lmc.SlideError, match="made from other settings"):
+                wsi_lmc.cut_tiles(slide, changed, tmp_path / "mine")
+        with pytest.raises(wsi_lmc.SlideError, match="made from other settings"):
+            wsi_lmc.cut_tiles(slide, other, tmp_path / "mine", codec="lossless")
     config = TileConfig(GridConfig(tile_px=128, min_tissue=0.25), TissueConfig(min_hole_um2=50_000.0))
     tile_slide(TileTask(SlideEntry(path, "north-02"), tmp_path / "its", config))
     its = wsi_lmc.TileStore.open(tmp_path / "its" / "tiles" / "north-02.zarr")
@@ -174,6 +184,38 @@ def test_an_encoder_trained_here_is_loaded_by_its_folder(
     np.testing.assert_allclose(features.features[:3], encoder.embed(tiles).numpy(), atol=1e-5)
     with pytest.raises(wsi_lmc.UsageError, match="one site"):
         wsi_lmc.evaluate({"mine": "run"}, manifest=_manifest(tmp_path))
+
+
+_EVALUATED: dict[str, Any] = {
+    "by": "scanner", "label": "kind", "group": "case", "classes": ("x", "y"), "source": "CS2", "k": 9, "seed": 5,
+    "tiles_per_slide": 40, "tiles_per_site": 60,
+}  # fmt: skip
+
+
+def test_an_evaluation_is_that_of_the_command(small_cohort: Path, tmp_path: Path, program: Commands) -> None:
+    """With every setting other than its default, so that none is lost on the way."""
+    slides = sorted((small_cohort / "slides").iterdir())
+    wsi_lmc.embed(slides, "untrained:vit-demo", tmp_path / "run", tile_px=64, min_tissue=0.3)
+    rows = [f"{path},{('CS2', 'XR')[at // 2]},{'xyxy'[at]},case{at}" for at, path in enumerate(slides)]
+    (tmp_path / "m.csv").write_text("\n".join(["slide,scanner,kind,case", *rows]) + "\n", encoding="utf-8")
+    (tmp_path / "provenance.json").write_text('{"slides": [{"slide_id": "north-01", "trained_on": 1}]}')
+    given = _EVALUATED | {"seen": (tmp_path,)}
+    flags = [
+        word
+        for name, value in given.items()
+        for word in (f"--{name.replace('_', '-')}", ",".join(map(str, value)) if isinstance(value, tuple) else value)
+    ]
+    done = program(
+        "evaluate", f"one={tmp_path / 'run'}", "--manifest", tmp_path / "m.csv", "-o", tmp_path / "its", *flags
+    )
+    assert done.returncode == 0, done.stderr
+    mine = wsi_lmc.evaluate({"one": tmp_path / "run"}, tmp_path / "m.csv", tmp_path / "mine", **given)
+    assert (mine.by, mine.sites, mine.classes) == ("scanner", ("CS2", "XR"), ("x", "y"))
+    assert {name: mine.settings[name] for name in ("source", "k", "seed", "tiles_per_site", "seen")} == {
+        **{name: _EVALUATED[name] for name in ("source", "k", "seed", "tiles_per_site")}, "seen": 1,
+    }  # fmt: skip
+    assert (mine.encoders[0].tiles, mine.encoders[0].groups) == (120, 4)
+    assert (tmp_path / "mine" / "evaluation.csv").read_bytes() == (tmp_path / "its" / "evaluation.csv").read_bytes()
 
 
 def _manifest(folder: Path) -> Path:
