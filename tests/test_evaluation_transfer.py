@@ -189,3 +189,18 @@ def test_a_collapsed_encoder_has_a_high_cosine_and_finds_nothing() -> None:
     good = {m.metric: m for m in pair_retrieval(apart, apart * 3.0, np.arange(60), 5, (50, 0))}
     assert good["pair_top1"].value == good["pair_topk"].value == 1.0
     assert good["pair_top1"].chance == pytest.approx(1 / 60)
+
+
+def test_a_resample_without_a_class_is_scored_by_the_others() -> None:
+    rng = np.random.default_rng(4)
+    truth, chances = np.repeat([0, 1, 2], 12), rng.dirichlet(np.ones(3), 36)
+    weights = np.ones((3, 36))
+    weights[1, truth == 2] = 0.0
+    weights[2, truth != 1] = 0.0
+    found = scores_of(truth, chances, 0.5, weights)
+    left = truth != 2
+    for row, metric in ((0, metrics.roc_auc_score), (1, metrics.average_precision_score)):
+        every = [float(metric(truth == kind, chances[:, kind])) for kind in range(3)]
+        two = [float(metric(truth[left] == kind, chances[left, kind])) for kind in range(2)]
+        np.testing.assert_allclose(found[row, :2], [np.mean(every), np.mean(two)])
+    assert np.isnan(found[0, 2])

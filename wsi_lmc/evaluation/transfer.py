@@ -176,12 +176,8 @@ def scores_of(
     called = (chances[:, 1] >= threshold).astype(np.int64) if kinds == 2 else chances.argmax(axis=1).astype(np.int64)
     table = confusion(truth, called, weights, kinds)
     precision = [Ranking.of(truth == kind, chances[:, kind]).average_precision(weights) for kind in _counted(kinds)]
-    known = np.isfinite(precision)  # of no class where a resample has no positive tile at all
-    mean_precision = np.where(known, precision, 0.0).sum(axis=0) / np.where(
-        known.any(axis=0), known.sum(axis=0), np.nan
-    )
     return np.stack(
-        [_macro_auroc(truth, chances, weights), mean_precision, balanced_accuracies(table), f1_scores(table)]
+        [_macro_auroc(truth, chances, weights), _known_mean(precision), balanced_accuracies(table), f1_scores(table)]
     )
 
 
@@ -198,7 +194,14 @@ def _macro_auroc(
         for kind in _counted(chances.shape[1])
         if (truth == kind).any()
     ]
-    return np.nanmean(each, axis=0) if np.isfinite(each).any(axis=0).all() else np.mean(each, axis=0)
+    return _known_mean(each)
+
+
+def _known_mean(of_classes: Sequence[Float64[np.ndarray, " r"]]) -> Float64[np.ndarray, " r"]:
+    """The mean over the classes that a resample has tiles of, and of others than these; NaN where there are none."""
+    values = np.stack(of_classes)
+    known = np.isfinite(values)
+    return np.where(known, values, 0.0).sum(axis=0) / np.where(known.any(axis=0), known.sum(axis=0), np.nan)
 
 
 def _mean_curve(
