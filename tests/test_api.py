@@ -199,7 +199,7 @@ def test_an_evaluation_is_that_of_the_command(small_cohort: Path, tmp_path: Path
     rows = [f"{path},{('CS2', 'XR')[at // 2]},{'xyxy'[at]},case{at}" for at, path in enumerate(slides)]
     (tmp_path / "m.csv").write_text("\n".join(["slide,scanner,kind,case", *rows]) + "\n", encoding="utf-8")
     (tmp_path / "provenance.json").write_text('{"slides": [{"slide_id": "north-01", "trained_on": 1}]}')
-    given: dict[str, Any] = _EVALUATED | {"seen": (tmp_path,)}
+    given: dict[str, Any] = _EVALUATED | {"seen": tmp_path}
     flags = [
         word
         for name, value in given.items()

@@ -88,7 +88,7 @@ def test_slides_seen_in_training_count_in_the_transfer_alone(runs: tuple[Path, P
     for name, more in (("all", ()), ("unseen", ("--seen", tmp_path / "checkpoint"))):
         done = _run(f"one={runs[0]}", "-o", tmp_path / name, "--k", "8", *more)
         assert done.exit_code == 0, done.output + str(done.exception)
-    assert "2 slides were seen in training" in done.output
+    assert "seen in training: 2 of 8 slides" in done.output
     every, unseen = (read_evaluation(tmp_path / name) for name in ("all", "unseen"))
     assert (every.settings["seen"], unseen.settings["seen"]) == (0, 2)
     for name, same in (("transfer_auroc", True), ("w2_relative", False), ("silhouette_batch", False)):

@@ -43,7 +43,9 @@ def test_several_trainings_have_seen_what_any_of_them_has(checkpoint: Path, tmp_
     assert slides_trained_on([]) == ()
 
 
-@pytest.mark.parametrize("content", [None, "", "[1]", "{}", '{"slides": [1]}', '{"slides": [{"slide_id": "a"}]}'])
+@pytest.mark.parametrize(
+    "content", [None, "", "[1]", "{}", '{"slides": 3}', '{"slides": [1]}', '{"slides": [{"slide_id": "a"}]}']
+)
 def test_a_folder_that_does_not_say_is_refused(checkpoint: Path, tmp_path: Path, content: str | None) -> None:
     """An evaluation that took nothing for seen would be of other slides than its user means."""
     folder = tmp_path / "checkpoint"

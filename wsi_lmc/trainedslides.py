@@ -13,8 +13,9 @@ PROVENANCE = "provenance.json"
 
 def tiles_trained_on(provenance: Mapping[str, Any]) -> dict[str, int]:
     """Tiles that an encoder was trained on, by slide; slides that were held out as a whole are not among them."""
-    slides = provenance.get("slides", [])
-    found = {str(each.get("slide_id")): each.get("trained_on", 0) for each in slides if isinstance(each, dict)}
+    slides = provenance.get("slides")
+    told = [each for each in slides if isinstance(each, dict)] if isinstance(slides, list) else []
+    found = {str(each.get("slide_id")): each.get("trained_on", 0) for each in told}
     return {slide_id: count for slide_id, count in found.items() if isinstance(count, int) and count}
 
 

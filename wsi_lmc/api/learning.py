@@ -128,7 +128,7 @@ def evaluate(
         k=settings.get("k", default.k),
         seed=seed,
         tiles_per_site=settings.get("tiles_per_site", default.tiles_per_site),
-        seen=slides_trained_on(settings.get("seen", ())),
+        seen=slides_trained_on(_paths(settings.get("seen", ()))),
     )
     columns = Columns(by, settings.get("label", LABEL), settings.get("group", PATIENT))
     ready, _ = prepare(regroup(load_feature_sets(_specs(features), reading), columns, table), config, baselines)

@@ -82,7 +82,7 @@ class EvaluateSettings(TypedDict, total=False):
 
     ``by``, ``label`` and ``group`` are columns of the manifest: what features should not show, what they should, and
     what stays on one side of a split. ``seen`` are checkpoint folders: slides that these were trained on count in the
-    transfer alone. ``k`` is how many neighbours count.
+    transfer and in pairs alone. ``k`` is how many neighbours count.
     """
 
     by: str
@@ -90,7 +90,7 @@ class EvaluateSettings(TypedDict, total=False):
     group: str
     classes: tuple[str, ...]
     source: str
-    seen: Sequence[str | Path]
+    seen: str | Path | Sequence[str | Path]
     tiles_per_slide: int
     tiles_per_site: int
     k: int

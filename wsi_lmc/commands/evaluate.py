@@ -50,7 +50,7 @@ def command(
     ] = None,
     seen: Annotated[
         list[str] | None,
-        typer.Option(help="Checkpoint folder: slides it was trained on count in the transfer alone. May be repeated."),
+        typer.Option(help="Checkpoint folder whose slides count in transfer and pairs alone; may be repeated."),
     ] = None,
     baseline: Annotated[str, typer.Option(help="Baselines to measure as well: colour,texture (reads the tiles).")] = "",
     tiles_per_slide: Annotated[int, typer.Option(min=0, help="Tiles read of a slide at the most; 0: all.")] = 0,
@@ -83,7 +83,8 @@ def command(
     evaluation = evaluate(ready, config, found_pairs, say)
     _tell(evaluation, write_evaluation(evaluation, ready, output, seed), dropped)
     if config.seen:
-        typer.echo(f"{evaluation.settings['seen']} slides were seen in training: they count in the transfer alone")
+        count = f"{evaluation.settings['seen']} of {evaluation.encoders[-1].slides} slides"
+        typer.echo(f"seen in training: {count}; only transfer and pairs count them")
 
 
 def _tell(evaluation: Evaluation, files: Sequence[Path], dropped: int) -> None:

@@ -29,8 +29,8 @@ class EvaluateConfig:
     """Settings; sizes are tiles a site, of which metrics draw equally many at every site.
 
     Classes are learnt at ``source``, or at each site in turn where it is empty. Slides in ``seen`` (by the encoder, in
-    training) count in the transfer alone. ``k`` is how many neighbours count. Distances are resampled less often than
-    the rest, since each takes covariances anew.
+    training) count in the transfer and in pairs alone. ``k`` is how many neighbours count. Distances are resampled less
+    often than the rest, since each takes covariances anew.
     """
 
     by: str = "site"

@@ -198,7 +198,7 @@ def _macro_auroc(
 
 
 def _known_mean(of_classes: Sequence[Float64[np.ndarray, " r"]]) -> Float64[np.ndarray, " r"]:
-    """The mean over the classes that a resample has tiles of, and of others than these; NaN where there are none."""
+    """The mean over classes whose score a resample gives (it may lack a class); NaN where it gives none."""
     values = np.stack(of_classes)
     known = np.isfinite(values)
     return np.where(known, values, 0.0).sum(axis=0) / np.where(known.any(axis=0), known.sum(axis=0), np.nan)

@@ -153,8 +153,8 @@ def encoders_section(runs: Sequence[Run], trainings: Sequence[Training]) -> Sect
         columns = ("features", "slide", "site", "tiles seen")
         blocks.append(table("Slides that encoders have seen in training", columns, seen[:_MOST_SEEN], of=len(seen)))
     text = (
-        "Equal sums are equal encoders. A score on slides that an encoder has seen says less than one on others; an "
-        "evaluation counts them in the transfer of classes alone, where the source's are trained on anyway."
+        "Equal sums are equal encoders. A score on slides that an encoder has seen says less than one on others: the "
+        "demo, and evaluate with --seen, count them in the transfer of classes and in pairs alone."
     )
     return Section("encoders", "What was compared with what", (Paragraph(text), *blocks))
 
