@@ -180,3 +180,58 @@ def test_a_real_shortage_changes_nothing_but_the_parts() -> None:
     assert whole == 256
     assert micro in (128, 64, 32, 16, 8)
     assert (limited_loss, limited_norm) == pytest.approx((loss, norm), rel=1e-4)
+
+
+_FILLED = """
+import mmap, os, resource, sys
+from pathlib import Path
+import torch
+from wsi_lmc.batches import TileBatch
+from wsi_lmc.stain import RUIFROK
+from wsi_lmc.training import TrainConfig
+from wsi_lmc.training.learner import Learner
+
+torch.set_num_threads(1)
+tiles = torch.randint(40, 256, (8, 32, 32, 3), generator=torch.Generator().manual_seed(1)).to(torch.uint8)
+batch = TileBatch(tiles, torch.tensor(RUIFROK).expand(8, 2, 3).contiguous())
+
+def new_learner():
+    torch.manual_seed(0)
+    return Learner(TrainConfig(steps=4, batch=8, device="cpu", precision=sys.argv[1], architecture="vit-demo"), 32)
+
+expected = new_learner().learn(batch, describe=False)
+learner, small = new_learner(), batch.tiles[:3]
+learner.evaluate([TileBatch(small, batch.stains[:3])])
+held, attempts = [], []
+
+def fill_memory(module, arguments):
+    attempts.append(len(arguments[0]))
+    if len(attempts) > 1:
+        held.clear()
+        return
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    resource.setrlimit(resource.RLIMIT_AS, (used + 100_000_000, resource.RLIM_INFINITY))
+    for size in (1 << 20, 1 << 16, 1 << 12):
+        while True:
+            try:
+                held.append(mmap.mmap(-1, size))
+            except OSError:
+                break
+
+learner.model.register_forward_pre_hook(fill_memory)
+learner.micro = 6  # a size that no primitive was made for
+metrics = learner.learn(batch, describe=False)
+print(attempts[0], metrics["micro_batch"], metrics["loss"] / expected["loss"])
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits the address space")
+@pytest.mark.parametrize(("precision", "rounding"), [("float32", 1e-4), ("bfloat16", 0.05)])
+def test_onednn_that_gives_up_for_ever_does_not_end_the_training(precision: str, rounding: float) -> None:
+    command = [sys.executable, "-c", _FILLED, precision]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr[-2000:]
+    first, micro, ratio = (float(word) for word in result.stdout.split())
+    assert first == 12
+    assert micro in (3, 2, 1)
+    assert ratio == pytest.approx(1, abs=rounding)

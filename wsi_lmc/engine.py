@@ -18,7 +18,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from wsi_lmc.encoder import Encoder
-from wsi_lmc.memory import out_of_memory
+from wsi_lmc.memory import make_room, out_of_memory
 from wsi_lmc.normalisers import Normaliser
 
 Block = UInt8[np.ndarray, "_ h w 3"]  # blocks differ in their number of tiles
@@ -254,9 +254,9 @@ class Engine:
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error) or tried == 1:
                     raise
+                said = str(error)
             self.at_once = min(self.at_once, tried // 2)  # another lane may have been here
-            if self._streams:
-                torch.cuda.empty_cache()
+            make_room(self.encoder.device, said)
 
     def _features(self, tiles: Tensor) -> Tensor:
         if self._normalise is None:

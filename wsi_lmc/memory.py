@@ -8,7 +8,8 @@ import torch
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # of glibc's malloc.h
 _TOP_PAD = 64 << 20  # bytes asked of the system at once, at least
-_SAID_ON_THE_CPU = ("DefaultCPUAllocator", "could not create a primitive")  # torch's own, and oneDNN's
+_ONEDNN = "could not create a primitive"
+_SAID_ON_THE_CPU = ("DefaultCPUAllocator", _ONEDNN)  # torch's own allocator, and oneDNN
 
 
 def out_of_memory(error: Exception) -> bool:
@@ -16,6 +17,20 @@ def out_of_memory(error: Exception) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
         said in str(error) for said in _SAID_ON_THE_CPU
     )
+
+
+def make_room(device: torch.device, said: str) -> None:
+    """Let another, smaller attempt succeed after a shortage that ``said`` so; whatever the first one made must be gone.
+
+    oneDNN that once got no memory for code which it compiles compiles nothing more in that thread, whatever is free
+    (its generator's error is never cleared; seen with torch 2.15): from then on torch does without it, which is slower.
+    """
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        return
+    give_back()
+    if _ONEDNN in said:
+        torch.backends.mkldnn.set_flags(False)
 
 
 def give_back() -> None:

@@ -19,7 +19,7 @@ from wsi_lmc.compiling import Checked, CheckedNetwork
 from wsi_lmc.encoder import EncoderConfig, build_encoder, scale_input
 from wsi_lmc.errors import TrainingError, UsageError
 from wsi_lmc.loss import LossTerms, cross_correlation_loss, effective_rank, embedding_std
-from wsi_lmc.memory import keep_freed, out_of_memory
+from wsi_lmc.memory import keep_freed, make_room, out_of_memory
 from wsi_lmc.stain import Drawn, draw_views, render_views, turned_planes
 from wsi_lmc.stain.views import ViewMode
 from wsi_lmc.training.config import TrainConfig
@@ -200,10 +200,10 @@ class Learner:
                         "room for the network, its optimiser and two views of a tile",
                         "End other programs on it, or use a larger device; saved states are intact.",
                     ) from error
+                said = str(error)
             # outside of the handler, which holds on to the failed attempt's memory
             self.micro = (self.micro + 1) // 2
-            if self.device.type == "cuda":
-                torch.cuda.empty_cache()
+            make_room(self.device, said)
             _log.warning(
                 "out of memory at step %d: going on with %d tiles at a time; the loss is still the whole batch's",
                 *(self.step + 1, self.micro),
