@@ -79,7 +79,7 @@ def main(pipeline: Pipeline, arguments: Sequence[str] | None = None) -> int:
         sections = {**pipeline.sections, "study": StudyConfig}
         settings = read_settings(given.config, sections)
         call = Call(settings, given.data, given.output, given.workers, not given.no_checksums)
-        return _check(pipeline, call) if given.check else _run(pipeline, call, given.prepare_only)
+        return _check(pipeline, call) if given.check else _run(pipeline, call, given.prepare_only, given.features_only)
     except WsiLmcError as error:
         print(f"{pipeline.name}: {error}", file=sys.stderr)
         return error.exit_code
@@ -103,7 +103,7 @@ def numbered(what: str, first: int, last: int, suffix: str, digits: int = 3) -> 
     return tuple(f"{what}{number:0{digits}d}{suffix}" for number in range(first, last + 1))
 
 
-def _run(pipeline: Pipeline, call: Call, prepare_only: bool) -> int:
+def _run(pipeline: Pipeline, call: Call, prepare_only: bool, features_only: bool) -> int:
     prepare_output(call.out)
     resolved = {name: flat_settings(each) for name, each in call.settings.items()}
     publish_text(call.out, call.out / SETTINGS, json.dumps(resolved, indent=1) + "\n")
@@ -113,22 +113,29 @@ def _run(pipeline: Pipeline, call: Call, prepare_only: bool) -> int:
     for study in found.values() if isinstance(found, Mapping) else (found,):
         call.say(f"prepared: classes {', '.join(study.classes)}; targets {', '.join(study.targets)}; see {call.out}")
     if not prepare_only:
-        _study_all(call, found)
+        _study_all(call, found, features_only)
     return 1 if call.failures else 0
 
 
-def _study_all(call: Call, found: Study | Mapping[str, Study]) -> None:
-    """Make the studies and say their tables."""
+def _study_all(call: Call, found: Study | Mapping[str, Study], features_only: bool) -> None:
+    """Make the studies and say their tables, or make their features and no more."""
     config = call.section("study", StudyConfig)
     out = call.out / "study"
     if isinstance(found, Study):
+        if features_only:
+            make_features(open_workshop(found, config, out), call.say)
+            return
         result = run_study(found, config, out, call.say)
         call.say((out / "table.md").read_text(encoding="utf-8"))
         call.say(f"see {', '.join(str(file) for file in result.files)}")
         return
-    for source, study in found.items():  # all of them first, so that processes which share the work have some
-        call.say(f"source {source}")
-        make_features(open_workshop(study, config, out / source), call.say)
+    workshops = {source: open_workshop(study, config, out / source) for source, study in found.items()}
+    for seed in range(config.seeds):  # of all studies, so that processes which share the work have some
+        for source, workshop in workshops.items():
+            call.say(f"source {source}")
+            make_features(workshop, call.say, [seed])
+    if features_only:
+        return
     results: dict[str, StudyResult] = {}
     for source, study in found.items():
         results[source] = run_study(study, config, out / source, call.say)
@@ -165,4 +172,9 @@ def _parser(pipeline: Pipeline) -> argparse.ArgumentParser:
     parser.add_argument("--check", action="store_true", help="look whether the download is complete, and do no more")
     parser.add_argument("--no-checksums", action="store_true", help="with --check: do not read whole files")
     parser.add_argument("--prepare-only", action="store_true", help="stop once the run folders are made")
+    parser.add_argument(
+        "--features-only",
+        action="store_true",
+        help="stop once encoders are trained and features made: for any number of processes that share the work",
+    )
     return parser

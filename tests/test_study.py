@@ -24,7 +24,7 @@ from wsi_lmc.publish import exclusive
 from wsi_lmc.run import find_stores, open_stores
 from wsi_lmc.runfolder import add_slides, prepare_run
 from wsi_lmc.stain import RUIFROK
-from wsi_lmc.study import COMPARATORS, Study, StudyConfig, compare_all, open_workshop, run_study
+from wsi_lmc.study import COMPARATORS, Study, StudyConfig, compare_all, make_features, open_workshop, run_study
 from wsi_lmc.study.comparators import ABLATIONS, ROWS, SPREAD
 from wsi_lmc.study.data import LabelledTiles, labelled_tiles, normalise_run, typical_tile
 from wsi_lmc.study.features import SOURCE
@@ -169,6 +169,16 @@ def test_supervised_training_learns_labels_and_depends_on_its_seed_alone(
     assert weights["one"] != weights["other"]
 
 
+def test_supervised_training_has_the_precision_that_is_asked_for(runs: Mapping[str, Path], tmp_path: Path) -> None:
+    tiles = labelled_tiles(runs["a"], CLASSES)
+    config = TrainConfig(steps=3, batch=8, device="cpu", architecture="vit-demo", precision="float32",
+                         views=COMPARATORS["supervised"].views)  # fmt: skip
+    exact = train_supervised(tiles, 2, tmp_path / "float32", config)
+    halved = train_supervised(tiles, 2, tmp_path / "bfloat16", replace(config, precision="bfloat16"))
+    assert halved == pytest.approx(exact, abs=0.02)
+    assert halved != exact
+
+
 def _by_darkness(tiles: LabelledTiles) -> LabelledTiles:
     """The same tiles, of which the darker half is one class: what so small a network learns in so few steps."""
     light = np.concatenate([block.mean(axis=(1, 2, 3)) for block in tiles.blocks()])
@@ -229,6 +239,15 @@ def test_a_study_that_is_there_is_not_made_again(runs: Mapping[str, Path], done:
     assert {path: path.stat().st_mtime_ns for path in (out / "features").iterdir()} == before
     assert not any("seed" in line for line in heard)
     assert (out / "table.md").read_text(encoding="utf-8") == table
+
+
+def test_features_can_be_asked_for_seed_by_seed(runs: Mapping[str, Path], tmp_path: Path) -> None:
+    config = replace(CONFIG, comparators=("colour", "untrained"), seeds=3)
+    workshop, said = open_workshop(_study(runs), config, tmp_path), list[str]()
+    assert make_features(workshop, said.append, [1])
+    assert said == ["untrained, seed 1"], "colour has no seed but the first"
+    assert make_features(workshop, said.append)
+    assert said[1:] == ["colour, seed 0", "untrained, seed 0", "untrained, seed 2"]
 
 
 def test_other_settings_or_tiles_are_refused(runs: Mapping[str, Path], done: tuple[Path, list[str]]) -> None:

@@ -13,6 +13,7 @@ from pipelines.common import main
 from wsi_lmc.run import find_stores, open_stores
 from wsi_lmc.runfolder import list_slides
 
+SITES = ("glas_uk", "lc25000_us_224", "kather2016_de")
 PER_SITE = {"glas_uk": 20, "lc25000_us": 40, "kather2016_de": 100}
 
 
@@ -65,6 +66,22 @@ def test_every_pair_of_three_hospitals(data: Path, configs: Path, results: Path)
     assert trained["augmentation"]["crop"] == 0.8
     groups = {entry.patient for entry in list_slides(results / "sites" / "glas_uk")}
     assert all(group.startswith("patient_") for group in groups)
+
+
+@pytest.mark.real
+def test_features_alone_are_made_by_those_that_share_the_work(
+    configs: Path, data: Path, results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(results, tmp_path / "out", ignore=shutil.ignore_patterns("features", "table*", "results*"))
+    assert _call("colon", configs, data, tmp_path / "out", "--features-only") == 0
+    made = sorted(str(path.relative_to(tmp_path / "out" / "study")) for path in tmp_path.rglob("*.npz"))
+    assert made == [f"{site}/features/{row}-0.npz" for site in sorted(SITES) for row in ("colour", "lmc")]
+    assert not list(tmp_path.rglob("results.json"))
+    capsys.readouterr()
+    assert _call("colon", configs, data, tmp_path / "out") == 0
+    assert "seed 0" not in capsys.readouterr().out, "nothing was made again"
+    again = (tmp_path / "out" / "study" / "results.json").read_text(encoding="utf-8")
+    assert again == (results / "study" / "results.json").read_text(encoding="utf-8")
 
 
 @pytest.mark.real

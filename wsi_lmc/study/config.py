@@ -50,7 +50,7 @@ class StudyConfig:
     lr: Annotated[float, Doc("Learning rate of the constant phase.")] = 1e-4
     device: Annotated[str, Doc("auto (CUDA where there is one), cpu, cuda or cuda:N.")] = "auto"
     precision: Annotated[
-        Literal["auto", "float32", "bfloat16"], Doc("Of training by views; see the setting of this name of train.")
+        Literal["auto", "float32", "bfloat16"], Doc("Of every training; see the setting of this name of train.")
     ] = "auto"
     compile_views: Annotated[
         Literal["auto", "yes", "no"], Doc("As the setting of this name of train; pays where there are many rows.")

@@ -5,7 +5,7 @@ Any number of processes may work on one study: each row and seed is made by one 
 
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -50,12 +50,16 @@ def open_workshop(study: Study, config: StudyConfig, out: Path) -> Workshop:
     return Workshop(study, config, sites, out)
 
 
-def make_features(workshop: Workshop, say: Callable[[str], None]) -> bool:
-    """Make the features of every row and seed that nobody has made or is making; whether all are there then."""
+def make_features(workshop: Workshop, say: Callable[[str], None], seeds: Iterable[int] | None = None) -> bool:
+    """Make the features of every row and seed that nobody has made or is making; whether all are there then.
+
+    ``seeds`` are those to look at, by default all.
+    """
     config, out = workshop.config, workshop.out
-    for name in config.left_out:
+    asked = range(config.seeds) if seeds is None else list(seeds)
+    for name in config.left_out if 0 in asked else ():
         say(f"{name}: left out, for its weights are not given")
-    wanted = [(row, seed) for seed in range(config.seeds) for row in config.rows if seed < seeds_of(row, config)]
+    wanted = [(row, seed) for seed in asked for row in config.rows if seed < seeds_of(row, config)]
     for row, seed in wanted:
         path = features_path(out, row, seed)
         if path.is_file():

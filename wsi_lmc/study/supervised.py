@@ -66,6 +66,7 @@ def train_supervised(tiles: LabelledTiles, classes: int, out: Path, config: Trai
         TrainingError: a loss is not finite.
     """
     device = resolve_device(config.device)
+    precision = config.resolved(device).precision  # as in training by views
     if device.type == "cpu":
         keep_freed()
     px = tiles.stores[0].tile_px
@@ -83,7 +84,9 @@ def train_supervised(tiles: LabelledTiles, classes: int, out: Path, config: Trai
     render = Checked(view_images, VIEW_TOLERANCE, compiled=config.compiles_views)
     for step, (batch, labels) in enumerate(_Source(tiles, stains).batches(config)):
         images = _augmented(batch, config, generator, render)
-        loss = nn.functional.cross_entropy(head(encoder(images)), labels.to(device).repeat(2), balance)
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+            logits = head(encoder(images))
+        loss = nn.functional.cross_entropy(logits.float(), labels.to(device).repeat(2), balance)
         losses.append(float(loss.detach()))
         if not np.isfinite(losses[-1]):
             raise TrainingError(f"loss {losses[-1]} at step {step + 1}", "a finite number", "Lower lr.")
