@@ -4,16 +4,20 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 import wsi_lmc.demo.running
 from wsi_lmc.demo import DemoConfig, Hearers, run_demo
+from wsi_lmc.encoder import load_encoder
 from wsi_lmc.errors import UsageError
 from wsi_lmc.evaluation import read_evaluation
 from wsi_lmc.executor import SerialExecutor
 from wsi_lmc.featurestore import FeatureStore
 from wsi_lmc.grid import GridConfig
 from wsi_lmc.steps.tile import TileConfig
+from wsi_lmc.tilestore import TileStore
 
 CONFIG = DemoConfig(steps=2, batch=8, tile=TileConfig(grid=GridConfig(stride=192)))
 
@@ -36,9 +40,11 @@ def test_the_synthetic_cohort_from_end_to_end(tmp_path: Path, monkeypatch: pytes
     }
     evaluation = read_evaluation(tmp_path / "evaluation")
     assert evaluation == result.evaluation
-    assert [encoder.name for encoder in evaluation.encoders] == ["colour", "untrained", "Macenko", "LMC"]
+    others = ["colour", "untrained", "no normalisation", "Macenko, other site", "Macenko, all tiles"]
+    assert [encoder.name for encoder in evaluation.encoders] == [*others, "LMC"]
     assert all(encoder.find("transfer_auroc") for encoder in evaluation.encoders)
-    assert {gain.other for gain in evaluation.gains} == {"colour", "untrained", "Macenko"}
+    assert {gain.other for gain in evaluation.gains} == set(others)
+    _check_what_rivals_were_shown(tmp_path)
     normalised = json.loads((tmp_path / "macenko" / "checkpoint" / "provenance.json").read_text())
     assert normalised["augmentation"]["scale_low"] == normalised["augmentation"]["scale_high"] == 1.0
     assert result.files[0] == tmp_path / "report.html"
@@ -50,6 +56,23 @@ def test_the_synthetic_cohort_from_end_to_end(tmp_path: Path, monkeypatch: pytes
     trained = FeatureStore.open(tmp_path / "features" / "south-01.zarr").attributes["encoder"]
     assert (floor["mode"], trained["mode"]) == ("none", "robust")
     assert floor["sha256"] != trained["sha256"]
+
+
+def _check_what_rivals_were_shown(out: Path) -> None:
+    """Which tiles, and by which encoder: features of one slide are told apart or not."""
+
+    def features(folder: str, slide_id: str) -> np.ndarray:
+        return FeatureStore.open(out / folder / "features" / f"{slide_id}.zarr").features
+
+    own, other = "north-03", "south-01"
+    np.testing.assert_array_equal(features("macenko-target", own), features("geometry", own))
+    assert not np.array_equal(features("macenko-target", other), features("geometry", other))
+    encoder = load_encoder(str(out / "geometry" / "checkpoint"), torch.device("cpu"))
+    tiles = TileStore.open(out / "macenko" / "tiles" / f"{other}.zarr").read(np.arange(4))
+    shown = encoder.embed(torch.from_numpy(tiles)).float().numpy()
+    np.testing.assert_allclose(features("macenko-target", other)[:4].astype(np.float32), shown, rtol=2e-2, atol=2e-2)
+    plain = json.loads((out / "geometry" / "checkpoint" / "provenance.json").read_text())
+    assert plain["augmentation"]["scale_low"] == plain["augmentation"]["scale_high"] == 1.0
 
 
 def test_given_slides_of_one_site_are_not_compared(tmp_path: Path, small_cohort: Path) -> None:

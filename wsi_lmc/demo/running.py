@@ -2,7 +2,7 @@
 
 Tile every slide, train on one site's slides only, embed all, and measure on slides the encoder has not seen whether
 the site still shows and whether a tissue class learnt at one site holds at the other: of LMC, of the same network
-untrained, and of the same network trained on tiles that were normalised by Macenko's method.
+untrained, and of the same network trained as long without stain views, with and without Macenko's normalisation.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +16,7 @@ import numpy as np
 from wsi_lmc.checkpoint import read_metrics
 from wsi_lmc.cohort import SlideEntry
 from wsi_lmc.confinement import confine
-from wsi_lmc.demo.normalised import MACENKO, Material, embed_normalised
+from wsi_lmc.demo.rivals import RIVALS, Material, embed_rivals
 from wsi_lmc.embedding import EmbedConfig
 from wsi_lmc.encoder import Architecture
 from wsi_lmc.errors import UsageError
@@ -91,7 +91,7 @@ def run_demo(slides: Sequence[str], out: Path, config: DemoConfig, executor: Exe
     Raises:
         UsageError: nothing that can be trained on.
     """
-    confine(out, (out / name for name in (COHORT, EVALUATION, UNTRAINED, MACENKO, CHECKPOINT, REPORT)))
+    confine(out, (out / name for name in (COHORT, EVALUATION, UNTRAINED, *RIVALS, CHECKPOINT, REPORT)))
     if not slides:
         hearers.stage(f"drawing {sum(SLIDES_PER_SITE.values())} synthetic slides of two sites")
         slides = [str(_synthetic_cohort(out / COHORT, config.seed))]
@@ -113,8 +113,9 @@ def run_demo(slides: Sequence[str], out: Path, config: DemoConfig, executor: Exe
     floor = f"untrained:{config.architecture}@{config.seed}"
     outcomes += embed_cohort(inputs, floor, out / UNTRAINED, embedding, options)
     if len({entries[slide_id].site for slide_id in tiled}) > 1:
-        hearers.stage("the same with Macenko's normalisation in place of LMC, to compare with")
-        outcomes += embed_normalised(Material(out, list(stores.values()), seen), training, options)
+        hearers.stage("the same without stain views, and with Macenko's normalisation instead, to compare with")
+        own = frozenset(slide_id for slide_id in stores if entries[slide_id].site == source)
+        outcomes += embed_rivals(Material(out, stores, own, seen), training, options)
     hearers.stage("evaluating")
     result = _evaluate(out, outcomes, (source, frozenset(seen)), config.seed)
     hearers.stage("writing the report")
@@ -159,8 +160,8 @@ def _evaluate(out: Path, outcomes: list[Outcome], trained: tuple[str, frozenset[
         plot_training(read_metrics(out / CHECKPOINT), draft)
     pictures = sorted((out / "overviews").glob("*.jpg"))[:1]
     entries = {entry.slide_id: entry for entry in list_slides(out)}
-    folders = {"untrained": out / UNTRAINED, "Macenko": out / MACENKO, "LMC": out}
-    there = {name: folder for name, folder in folders.items() if name != "Macenko" or (folder / "features").is_dir()}
+    rivals = {name: out / folder for folder, name in RIVALS.items() if (out / folder / "features").is_dir()}
+    there = {"untrained": out / UNTRAINED, **rivals, "LMC": out}
     sets = [_feature_set(name, find_features(folder), entries, out) for name, folder in there.items()]
     config = EvaluateConfig(source=source, seed=seed, seen=tuple(sorted(seen)))
     try:
