@@ -119,6 +119,8 @@ def see_parquet(out: Path, slide_id: str, slide: Path) -> tuple[dict[str, np.nda
     return {
         "parquet_features": np.stack(tiles["features"].to_list()),
         "parquet_xy": tiles[["x", "y"]].to_numpy(),
+        "parquet_steps": tiles[["column", "row"]].to_numpy(),
+        "parquet_mpp": slides[["mpp_x", "mpp_y"]].to_numpy(),
     }, {
         "parquet_columns": list(tiles.columns),
         "parquet_slides": slides.drop(columns=["mpp_x", "mpp_y"]).values.tolist(),

@@ -23,11 +23,11 @@ DIM = 7
 def make_store(folder: Path, slide_id: str, count: int, **changes: Any) -> FeatureStore:
     """Real features of a 0.25-um slide wider than high, tiled at 0.5 um with x and y steps that cannot be swapped.
 
-    ``changes``: dtype, bad (unreadable rows), tissue (fraction), and values that replace those of ``slide``, ``tile``
-    and ``encoder``.
+    ``changes``: columns, dtype, bad (unreadable rows), tissue (fraction), and values that replace those of ``slide``,
+    ``tile`` and ``encoder``.
     """
     rng = np.random.default_rng(sum(slide_id.encode()))
-    features = rng.normal(size=(count, DIM)).astype(changes.get("dtype", np.float32))
+    features = rng.normal(size=(count, changes.get("columns", DIM))).astype(changes.get("dtype", np.float32))
     origins = np.stack([np.arange(count) * 512 + 3, np.arange(count) // 4 * 384 + 70_001], axis=1).astype(np.int32)
     valid = np.zeros(count, np.uint8)
     valid[1::5], valid[2::5] = Validity.PADDED, Validity.COMPOSITED
@@ -267,13 +267,17 @@ def test_cells_cannot_run_as_formulas(stores: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("to", ["trident", "clam"])
-def test_a_damaged_store_is_skipped_with_its_reason_and_the_others_go_on(to: Any, stores: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("array", ["features", "origins", "tissue_fraction", "valid"])
+def test_a_damaged_store_is_skipped_with_its_reason_and_the_others_go_on(
+    array: str, to: Any, stores: Path, tmp_path: Path
+) -> None:
     """A chunk that is gone would be read as zeros, and the zeros exported."""
     lost, whole = make_store(stores, "lost", 8), make_store(stores, "whole", 3)
-    (lost.path / "features" / "c.0.0").unlink()
+    (chunk,) = (lost.path / array).glob("c.*")
+    chunk.unlink()
     result = export_features([lost, whole], to, tmp_path / "out", known(lost=("p", "x"), whole=("q", "y")))
     assert [skip.slide_id for skip in result.skipped] == ["lost"]
-    assert "features" in result.skipped[0].reason
+    assert array in result.skipped[0].reason
     assert not [name for name in files_below(tmp_path / "out") if "lost" in name]
     assert len([path for path in result.files if path.name.startswith("whole")]) == 2
 
@@ -317,6 +321,13 @@ def test_stores_of_two_kinds_are_refused_before_anything_is_written(
     with pytest.raises(UsageError, match=named):
         export_features(cohort, "clam", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_features_of_two_widths_are_refused(stores: Path, tmp_path: Path) -> None:
+    """The same encoder's, as its name and weights say: one store may hold class tokens, another pooled ones."""
+    narrow = make_store(stores, "b", 3, columns=DIM - 1)
+    with pytest.raises(UsageError, match=f"width is {DIM - 1} for slide b and {DIM} for a"):
+        export_features([make_store(stores, "a", 3), narrow], "clam", tmp_path / "out")
 
 
 @pytest.mark.parametrize(("first", "second"), [("a", "a"), ("Slide", "slide")])

@@ -143,6 +143,8 @@ def test_pandas_reads_parquet(store: FeatureStore, seen: Any) -> None:
     arrays, facts = seen
     np.testing.assert_array_equal(arrays["parquet_features"], store.features)
     np.testing.assert_array_equal(arrays["parquet_xy"], store.origins)
+    np.testing.assert_array_equal(arrays["parquet_steps"], store.origins // 512)
+    np.testing.assert_allclose(arrays["parquet_mpp"], [store.attributes["slide"]["mpp"]])
     assert facts["parquet_columns"] == ["slide_id", "x", "y", "column", "row", "tissue_fraction", "features"]
     assert facts["parquet_slides"] == [[SLIDE_ID, "P2", "kang", "cancer", len(store)]]
 
@@ -199,6 +201,9 @@ def test_transmil_slideflow_eva_and_npz_as_their_layouts_say(run: Path, store: F
         np.testing.assert_array_equal(arrays["features"], store.features)
         np.testing.assert_array_equal(arrays["origins"], store.origins)
         assert (arrays["footprint"].tolist(), float(arrays["tile_mpp"])) == ([512.0, 512.0], 0.5)
+    for to in ("transmil", "npz"):
+        known = [["slide_id", "patient", "site", "label", "tiles"], [SLIDE_ID, "P2", "kang", "cancer", str(len(store))]]
+        assert table(tmp_path / to / "slides.csv") == known
 
 
 def test_qupath_gets_what_its_rules_ask_for(run: Path, store: FeatureStore, tmp_path: Path) -> None:
