@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from sklearn import metrics
 
 from wsi_lmc.errors import StoreError, UsageError
@@ -31,6 +33,7 @@ from wsi_lmc.evaluation import (
     write_evaluation,
 )
 from wsi_lmc.evaluation.embedding import project
+from wsi_lmc.evaluation.pictures import plot_curves
 from wsi_lmc.evaluation.scores import auroc, average_precision, balanced_accuracy
 from wsi_lmc.evaluation.writing import to_document
 
@@ -113,6 +116,24 @@ def test_files_say_what_was_measured(sets: list[FeatureSet], evaluation: Evaluat
         assert (tmp_path / name).read_bytes()[:4] == b"\x89PNG"
     assert read_evaluation(tmp_path) == evaluation
     assert read_evaluation(tmp_path / "evaluation.json") == evaluation
+
+
+def test_the_title_of_a_picture_with_one_panel_fits_into_it(
+    evaluation: Evaluation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[Figure] = []
+    monkeypatch.setattr("wsi_lmc.evaluation.pictures.save", lambda figure, path: kept.append(figure))
+    one = {(curve.source, curve.target) for curve in evaluation.encoders[0].curves[:1]}
+    encoders = tuple(
+        replace(encoder, curves=tuple(curve for curve in encoder.curves if (curve.source, curve.target) in one))
+        for encoder in evaluation.encoders
+    )
+    plot_curves(replace(evaluation, encoders=encoders), tmp_path / "roc.png")
+    (figure,) = kept
+    FigureCanvasAgg(figure).draw()
+    (title,) = (text for text in figure.texts if "AUROC" in text.get_text())
+    shown = title.get_window_extent()
+    assert figure.bbox.x0 <= shown.x0 < shown.x1 <= figure.bbox.x1
 
 
 def test_the_same_seed_gives_the_same_numbers(sets: list[FeatureSet], evaluation: Evaluation) -> None:

@@ -67,7 +67,7 @@ def plot_curves(evaluation: Evaluation, path: Path) -> None:
         axes.set_aspect("equal")
         axes.legend(fontsize=6.5, loc="lower right")
     rest = f" (the first {len(shown)} of {len(pairs)})" if len(pairs) > len(shown) else ""
-    figure.suptitle(f"Learnt at one {evaluation.by}, tested at another; AUROC in the legend{rest}", fontsize=10)
+    figure.suptitle(f"Learnt at one {evaluation.by}, tested at another{rest}\nAUROC in the legend", fontsize=10)
     save(figure, path)
 
 
