@@ -40,7 +40,7 @@ def test_the_synthetic_cohort_from_end_to_end(tmp_path: Path, monkeypatch: pytes
     }
     evaluation = read_evaluation(tmp_path / "evaluation")
     assert evaluation == result.evaluation
-    others = ["colour", "untrained", "no normalisation", "Macenko, other site", "Macenko, all tiles"]
+    others = ["colour", "untrained", "no normalisation", "Macenko at the other site", "Macenko on all tiles"]
     assert [encoder.name for encoder in evaluation.encoders] == [*others, "LMC"]
     assert all(encoder.find("transfer_auroc") for encoder in evaluation.encoders)
     assert {gain.other for gain in evaluation.gains} == set(others)

@@ -24,7 +24,7 @@ from wsi_lmc.training import TrainConfig
 
 _GEOMETRY, _TARGET, _MACENKO = "geometry", "macenko-target", "macenko"
 RIVALS: Mapping[str, str] = MappingProxyType(
-    {_GEOMETRY: "no normalisation", _TARGET: "Macenko, other site", _MACENKO: "Macenko, all tiles"}
+    {_GEOMETRY: "no normalisation", _TARGET: "Macenko at the other site", _MACENKO: "Macenko on all tiles"}
 )
 """Folders below the run's, and what they are called."""
 
