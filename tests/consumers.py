@@ -28,6 +28,7 @@ def main(run: Path, slide: Path, out: Path) -> None:
     outlines = {slide_id: run / "contours" / f"{slide_id}.geojson"}
     for to in ("torchmil", "anndata", "spatialdata", "qupath", "parquet"):
         export_features(stores, to, out / to, entries, outlines)
+    export_features(stores, "anndata", out / "unknown")  # with no table of slides
     for look in (see_torchmil, see_anndata, see_wsidata, see_tiatoolbox, see_parquet):
         found, said = look(out, slide_id, slide)
         arrays |= found
@@ -60,6 +61,7 @@ def see_anndata(out: Path, slide_id: str, slide: Path) -> tuple[dict[str, np.nda
     import anndata  # type: ignore[import-not-found]
 
     data = anndata.read_h5ad(out / "anndata" / f"{slide_id}.h5ad")
+    unknown = anndata.read_h5ad(out / "unknown" / f"{slide_id}.h5ad")
     return {
         "anndata_features": np.asarray(data.X),
         "anndata_spatial": np.asarray(data.obsm["spatial"]),
@@ -68,6 +70,8 @@ def see_anndata(out: Path, slide_id: str, slide: Path) -> tuple[dict[str, np.nda
         "anndata_tissue_fraction": data.obs["tissue_fraction"].to_numpy(),
     }, {
         "anndata_obs": list(data.obs.columns),
+        "anndata_obs_of_unknown": list(unknown.obs.columns),
+        "anndata_first_and_last": [data.obs_names[0], data.obs_names[-1]],
         "anndata_library": sorted(set(data.obs["library_id"])),
         "anndata_site": sorted(set(data.obs["site"])),
         "anndata_uns": {key: np.asarray(value).tolist() for key, value in data.uns.items()},

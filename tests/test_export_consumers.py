@@ -105,6 +105,8 @@ def test_anndata_reads_it(run: Path, store: FeatureStore, seen: Any) -> None:
     np.testing.assert_array_equal(arrays["anndata_tissue_fraction"], store.tissue_fraction)
     columns = ["tile_id", "library_id", "x", "y", "tissue_id", "tissue_fraction", "patient", "site", "label"]
     assert facts["anndata_obs"] == columns
+    assert facts["anndata_obs_of_unknown"] == columns[:-3]
+    assert facts["anndata_first_and_last"] == [f"{SLIDE_ID}-0", f"{SLIDE_ID}-{len(store) - 1}"]
     assert (facts["anndata_library"], facts["anndata_site"]) == ([SLIDE_ID], ["kang"])
     assert facts["anndata_uns"] == {"encoder": "untrained-vit-demo-1"} | {
         "mpp": 0.5, "tile_px": 256, "slide_mpp": [0.25, 0.25],

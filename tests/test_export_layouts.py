@@ -2,6 +2,7 @@
 
 import csv
 import json
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,14 @@ def test_stamp_gets_no_infinite_features(factor: float, kind: str, stores: Path,
     np.testing.assert_allclose(features, bag.features, rtol=1e-3)
 
 
+def test_slideflow_is_told_the_tiles_true_size(stores: Path, tmp_path: Path) -> None:
+    tile = {"effective_mpp": [0.48, 0.54]}
+    export_features([make_store(stores, "odd", 4, tile=tile)], "slideflow", tmp_path / "out")
+    about = json.loads((tmp_path / "out" / "bags_config.json").read_text())
+    assert (about["tile_px"], about["num_features"]) == (256, 7)
+    assert about["tile_um"] == pytest.approx(256 * (0.48 * 0.54) ** 0.5)
+
+
 def test_classes_are_numbered_by_name(stores: Path, tmp_path: Path) -> None:
     cohort = [make_store(stores, name, 3) for name in ("a", "b", "c", "d")]
     entries = known(a=("", "tumour"), b=("", "benign"), c=("", "tumour"), d=("", ""))
@@ -200,6 +209,17 @@ def test_the_smaller_piece_counts_and_tiles_off_all_have_none() -> None:
     origins = np.array([[1000, 0], [200, 500], [5100, 2900], [3000, 0]], np.int32)
     np.testing.assert_array_equal(tissue_ids(polygons, origins, (256.0, 200.0)), [0, 1, 2, -1])
     np.testing.assert_array_equal(tissue_ids([], origins, (256.0, 200.0)), [-1] * 4)
+
+
+def test_tiles_far_apart_take_no_more_memory() -> None:
+    """Ten million microns from one tile to the other: the map of the tissue grows coarser, not larger."""
+    polygons = [[[[9e6, -100.0], [1.1e7, -100.0], [1.1e7, 900.0], [9e6, 900.0], [9e6, -100.0]]]]
+    origins = np.array([[0, 0], [10_000_000, 0]], np.int32)
+    tracemalloc.start()
+    np.testing.assert_array_equal(tissue_ids(polygons, origins, (256.0, 256.0)), [-1, 0])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 5_000_000
 
 
 @pytest.mark.parametrize(("to", "extra"), [("anndata", "scverse"), ("spatialdata", "scverse"), ("parquet", "parquet")])
