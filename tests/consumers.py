@@ -1,4 +1,4 @@
-"""What other tools read of our exports, each by its own code: ``python -m tests.consumers RUN SLIDE OUT``.
+"""What other tools read of our exports, each by its own code: ``python -m tests.consumers RUN COARSE SLIDE OUT``.
 
 A process of its own, in which the tools' packages are found: some bring other versions than ours. It exports a run,
 has every tool read its folder, and leaves what they saw in ``OUT/seen.npz`` and ``OUT/seen.json`` for the test. Where
@@ -16,7 +16,7 @@ import numpy as np
 warnings.simplefilter("ignore")
 
 
-def main(run: Path, slide: Path, out: Path) -> None:
+def main(run: Path, coarse: Path, slide: Path, out: Path) -> None:
     from wsi_lmc.export import export_features
     from wsi_lmc.run import find_features
     from wsi_lmc.runfolder import list_slides
@@ -29,6 +29,7 @@ def main(run: Path, slide: Path, out: Path) -> None:
     for to in ("torchmil", "anndata", "spatialdata", "qupath", "parquet"):
         export_features(stores, to, out / to, entries, outlines)
     export_features(stores, "anndata", out / "unknown")  # with no table of slides
+    export_features(find_features(coarse), "spatialdata", out / "coarse")
     for look in (see_torchmil, see_anndata, see_wsidata, see_tiatoolbox, see_parquet):
         found, said = look(out, slide_id, slide)
         arrays |= found
@@ -88,7 +89,9 @@ def see_wsidata(out: Path, slide_id: str, slide: Path) -> tuple[dict[str, np.nda
     table = next(iter(opened.tables)).removesuffix("_tiles")
     features = opened.fetch.features_anndata(table, "tiles")
     first = next(iter(opened.iter.tile_images("tiles")))
+    coarse = wsidata.open_wsi(str(slide), store=str(out / "coarse" / f"{slide_id}.zarr"))
     return {
+        "wsidata_first_coarse": np.asarray(next(iter(coarse.iter.tile_images("tiles"))).image),
         "wsidata_features": np.asarray(features.X),
         "wsidata_spatial": np.asarray(features.obsm["spatial"]),
         "wsidata_bounds": store.shapes["tiles"].bounds.to_numpy(),
@@ -98,6 +101,7 @@ def see_wsidata(out: Path, slide_id: str, slide: Path) -> tuple[dict[str, np.nda
     }, {
         "wsidata_tables": list(opened.tables),
         "wsidata_spec": opened.tile_spec("tiles").to_dict(),
+        "wsidata_spec_coarse": coarse.tile_spec("tiles").to_dict(),
         "wsidata_region": str(store.tables[f"{table}_tiles"].obs["library_id"].iloc[0]),
     }
 
@@ -132,4 +136,4 @@ def see_parquet(out: Path, slide_id: str, slide: Path) -> tuple[dict[str, np.nda
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:4]))
+    main(*map(Path, sys.argv[1:5]))

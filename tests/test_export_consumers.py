@@ -38,10 +38,20 @@ def slide(real_slides: Path) -> Path:
 @pytest.fixture(scope="module")
 def run(slide: Path, tmp_path_factory: pytest.TempPathFactory, program: Any) -> Path:
     """The slide tiled at 0.5 um and embedded by an untrained network."""
-    out = tmp_path_factory.mktemp("real") / "run"
-    manifest = out.parent / "manifest.csv"
+    return _embedded(slide, tmp_path_factory.mktemp("real"), program, 0.5)
+
+
+@pytest.fixture(scope="module")
+def coarse(slide: Path, tmp_path_factory: pytest.TempPathFactory, program: Any) -> Path:
+    """The same at 1 um, which is the slide's second level."""
+    return _embedded(slide, tmp_path_factory.mktemp("coarse"), program, 1.0)
+
+
+def _embedded(slide: Path, folder: Path, program: Any, tile_mpp: float) -> Path:
+    out, manifest = folder / "run", folder / "manifest.csv"
     manifest.write_text(f"slide,mpp,patient,site,label,slide_id\n{slide},0.25,P2,kang,cancer,{SLIDE_ID}\n")
-    for words in (["tile", str(manifest)], ["embed", str(out), "--encoder", "untrained:vit-demo@1"]):
+    tile = ["tile", str(manifest), "--tile-mpp", str(tile_mpp)]
+    for words in (tile, ["embed", str(out), "--encoder", "untrained:vit-demo@1"]):
         result = program(*words, "--workers", 0, "-o", out)
         assert result.returncode == 0, result.stderr
     return out
@@ -56,7 +66,7 @@ def store(run: Path) -> FeatureStore:
 
 
 @pytest.fixture(scope="module")
-def seen(run: Path, slide: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, dict[str, Any]]:
+def seen(run: Path, coarse: Path, slide: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, dict[str, Any]]:
     """What torchmil, anndata, wsidata (LazySlide's store), TIAToolbox and pandas read, in a process of their own."""
     if not all(place.is_dir() for place in PLACES):
         message = "the tools that read exports are not there: 'make places' puts them beside the environment"
@@ -65,7 +75,7 @@ def seen(run: Path, slide: Path, tmp_path_factory: pytest.TempPathFactory) -> tu
         pytest.skip(message)
     out = tmp_path_factory.mktemp("consumers")
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (*PLACES, ROOT)))}
-    command = [sys.executable, "-m", "tests.consumers", str(run), str(slide), str(out)]
+    command = [sys.executable, "-m", "tests.consumers", *map(str, (run, coarse, slide, out))]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return np.load(out / "seen.npz"), json.loads((out / "seen.json").read_text())
@@ -131,6 +141,14 @@ def test_wsidata_reads_it_and_cuts_the_same_tile(run: Path, store: FeatureStore,
     assert picture.shape == tile.shape
     assert np.abs(picture - tile).mean() < 6  # reduced by another method
     assert np.abs(np.roll(picture, 8, axis=1) - tile).mean() > 2 * np.abs(picture - tile).mean()
+
+
+def test_wsidata_reads_the_level_that_was_read(coarse: Path, seen: Any) -> None:
+    arrays, facts = seen
+    spec = facts["wsidata_spec_coarse"]
+    assert (spec["mpp"], spec["base_downsample"], spec["ops_level"], spec["ops_downsample"]) == (1.0, 4.0, 1, 1.0)
+    tile = TileStore.open(coarse / "tiles" / f"{SLIDE_ID}.zarr").read(np.array([0]))[0]
+    np.testing.assert_array_equal(arrays["wsidata_first_coarse"], tile)
 
 
 def test_tiatoolbox_reads_what_is_for_qupath(run: Path, store: FeatureStore, seen: Any) -> None:

@@ -137,13 +137,15 @@ def test_slideflow_is_told_the_tiles_true_size(stores: Path, tmp_path: Path) -> 
 
 
 def test_classes_are_numbered_by_name(stores: Path, tmp_path: Path) -> None:
-    cohort = [make_store(stores, name, 3) for name in ("a", "b", "c", "d")]
-    entries = known(a=("", "tumour"), b=("", "benign"), c=("", "tumour"), d=("", ""))
+    cohort = [make_store(stores, name, 3) for name in ("a", "b", "c", "d", "e", "f", "g")]
+    found = {"a": "tumour", "b": "benign", "c": "tumour", "d": "", "e": "stroma", "f": "mucosa", "g": "debris"}
+    entries = known(**{name: ("", label) for name, label in found.items()})
     result = export_features(cohort, "torchmil", tmp_path / "out", entries)
     labels = {path.stem: np.load(path).tolist() for path in (tmp_path / "out" / "labels").iterdir()}
-    assert labels == {"a": [1], "b": [0], "c": [1]}
+    assert labels == {"a": [4], "b": [0], "c": [4], "e": [3], "f": [2], "g": [1]}
     assert [skip.slide_id for skip in result.skipped] == ["d"]
-    assert rows(tmp_path / "out" / "classes.csv") == [["number", "label"], ["0", "benign"], ["1", "tumour"]]
+    named = [[str(number), name] for number, name in enumerate(("benign", "debris", "mucosa", "stroma", "tumour"))]
+    assert rows(tmp_path / "out" / "classes.csv") == [["number", "label"], *named]
 
 
 @pytest.mark.parametrize("to", OWN)
