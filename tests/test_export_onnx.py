@@ -23,9 +23,13 @@ def runtime(oracle: Callable[[str], ModuleType]) -> ModuleType:
     return oracle("onnxruntime")
 
 
-@pytest.mark.parametrize("name", ["vit-demo@3", "test_resnet"])
-def test_another_runtime_gives_the_same_features(runtime: ModuleType, tmp_path: Path, name: str) -> None:
-    encoder = load_encoder(f"untrained:{name}", CPU, tile_px=64)
+@pytest.mark.parametrize(("name", "trained_mpp"), [("checkpoint", "0.5"), ("untrained:test_resnet", "")])
+def test_another_runtime_gives_the_same_features(
+    runtime: ModuleType, tmp_path: Path, name: str, trained_mpp: str
+) -> None:
+    network = build_encoder(EncoderConfig("vit-demo"), 64, 3)
+    save_encoder(tmp_path / "checkpoint" / "encoder", network, EncoderMetadata("vit-demo", "paper", 0.5, steps=1))
+    encoder = load_encoder(str(tmp_path / name) if name == "checkpoint" else name, CPU, tile_px=64)
     path = tmp_path / "new" / "encoder.onnx"
     export_onnx(encoder, path)
     assert [found.name for found in path.parent.iterdir()] == ["encoder.onnx"]
@@ -37,6 +41,7 @@ def test_another_runtime_gives_the_same_features(runtime: ModuleType, tmp_path: 
         np.testing.assert_allclose(found, encoder.embed(torch.from_numpy(tiles)).numpy(), atol=1e-4)
     about = session.get_modelmeta().custom_metadata_map
     assert (about["wsi_lmc_encoder"], about["sha256"]) == (encoder.name, encoder.sha256)
+    assert about["trained_mpp"] == trained_mpp
 
 
 def test_a_file_that_is_there_is_not_replaced(tmp_path: Path) -> None:
