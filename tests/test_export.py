@@ -1,6 +1,7 @@
 """Exports read back as TRIDENT's and CLAM's own readers do: plain h5py, csv and torch, value against value."""
 
 import csv
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -280,6 +281,19 @@ def test_a_damaged_store_is_skipped_with_its_reason_and_the_others_go_on(
     assert array in result.skipped[0].reason
     assert not [name for name in files_below(tmp_path / "out") if "lost" in name]
     assert len([path for path in result.files if path.name.startswith("whole")]) == 2
+
+
+@pytest.mark.parametrize("array", ["features", "origins"])
+def test_a_chunk_of_another_slide_is_damage_though_it_can_be_read(array: str, stores: Path, tmp_path: Path) -> None:
+    """Its own checksum holds; only the store's seal says that it does not belong there."""
+    mixed, other = make_store(stores, "mixed", 8), make_store(stores, "other", 8)
+    (chunk,) = (mixed.path / array).glob("c.*")
+    rows = TileRows(other.origins + 512, other.tissue_fraction, other.valid)
+    write_features(tmp_path / "moved.zarr", other.features, rows, other.attributes)
+    shutil.copyfile(tmp_path / "moved.zarr" / array / chunk.name, chunk)
+    result = export_features([FeatureStore.open(mixed.path), other], "clam", tmp_path / "out")
+    assert [skip.slide_id for skip in result.skipped] == ["mixed"]
+    assert array in result.skipped[0].reason
 
 
 @pytest.mark.parametrize("to", ["trident", "clam"])

@@ -214,7 +214,7 @@ def test_the_smaller_piece_counts_and_tiles_off_all_have_none() -> None:
 
 
 def test_tiles_far_apart_take_no_more_memory() -> None:
-    """Ten million microns from one tile to the other: the map of the tissue grows coarser, not larger."""
+    """Ten million pixels from one tile to the other: the map of the tissue grows coarser, not larger."""
     polygons = [[[[9e6, -100.0], [1.1e7, -100.0], [1.1e7, 900.0], [9e6, 900.0], [9e6, -100.0]]]]
     origins = np.array([[0, 0], [10_000_000, 0]], np.int32)
     tracemalloc.start()

@@ -1,11 +1,13 @@
 """Memory: a shortage told from other failures, as every allocator reports it; keeping and returning what is freed."""
 
 import ctypes
+import logging
 import sys
 from collections.abc import Callable
 
 import torch
 
+_log = logging.getLogger(__name__)
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # of glibc's malloc.h
 _TOP_PAD = 64 << 20  # bytes asked of the system at once, at least
 _ONEDNN = "could not create a primitive"
@@ -29,8 +31,9 @@ def make_room(device: torch.device, said: str) -> None:
         torch.cuda.empty_cache()
         return
     give_back()
-    if _ONEDNN in said:
+    if _ONEDNN in said and torch.backends.mkldnn.enabled:
         torch.backends.mkldnn.set_flags(False)
+        _log.warning("oneDNN got no memory for code that it compiles: going on without it, which is slower")
 
 
 def give_back() -> None:

@@ -74,3 +74,51 @@ def test_memory_that_is_short_halves_the_batch_and_changes_no_feature(tmp_path: 
     assert 1 <= int(done.stdout) < 64
     expected, found = np.load(tmp_path / "features.npy")
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+
+
+_ONEDNN_GIVES_UP = """
+import mmap, os, resource
+from pathlib import Path
+import numpy as np, torch
+from wsi_lmc.encoder import load_encoder, resolve_device
+from wsi_lmc.engine import Engine
+
+torch.set_num_threads(1)
+encoder = load_encoder("untrained:vit-demo", resolve_device("cpu"), tile_px=64)
+tiles = np.random.default_rng(0).integers(0, 256, (8, 64, 64, 3), dtype=np.uint8)
+blocks = lambda: iter([(tiles, np.zeros(8, np.uint8))])
+expected, found = np.empty((8, encoder.dim), np.float32), np.empty((8, encoder.dim), np.float32)
+Engine(encoder, None, 1).embed(blocks(), expected)
+held, attempts = [], []
+
+def fill_memory(module, arguments):
+    attempts.append(len(arguments[0]))
+    if len(attempts) > 1:
+        held.clear()
+        return
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    resource.setrlimit(resource.RLIMIT_AS, (used + 100_000_000, resource.RLIM_INFINITY))
+    for size in (1 << 20, 1 << 16, 1 << 12):
+        while True:
+            try:
+                held.append(mmap.mmap(-1, size))
+            except OSError:
+                break
+
+encoder.module.register_forward_pre_hook(fill_memory)
+engine = Engine(encoder, None, 8)
+engine.embed(blocks(), found)
+print(attempts[0], engine.at_once, float(np.abs(found - expected).max()))
+"""
+
+
+@pytest.mark.row(19)
+@pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux counts it")
+def test_onednn_that_gives_up_for_ever_does_not_end_the_embedding() -> None:
+    done = subprocess.run([sys.executable, "-c", _ONEDNN_GIVES_UP], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "oneDNN got no memory" in done.stderr
+    first, at_once, difference = (float(word) for word in done.stdout.split())
+    assert first == 8
+    assert at_once in (4, 2, 1)
+    assert difference < 1e-3

@@ -69,7 +69,7 @@ def test_every_pair_of_three_hospitals(data: Path, configs: Path, results: Path)
 
 
 @pytest.mark.real
-def test_features_alone_are_made_by_those_that_share_the_work(
+def test_features_alone_are_made_and_scored_by_a_later_call(
     configs: Path, data: Path, results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(results, tmp_path / "out", ignore=shutil.ignore_patterns("features", "table*", "results*"))

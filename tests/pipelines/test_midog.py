@@ -1,5 +1,6 @@
 """MIDOG 2021 from its JSON and images to a table."""
 
+import shutil
 from pathlib import Path
 
 import cv2
@@ -31,6 +32,15 @@ def test_from_images_and_cells_to_a_table(run: Path) -> None:
     table = (run / "study" / "table.md").read_text(encoding="utf-8")
     assert "Hamamatsu S360" in table
     assert "Hamamatsu XR" in table
+
+
+def test_features_alone_can_be_asked_for(run: Path, downloads: Path, configs: Path, tmp_path: Path) -> None:
+    """Of a single study, too; encoders that are there are used."""
+    shutil.copytree(run, tmp_path / "out", ignore=shutil.ignore_patterns("features", "table.md", "results.json"))
+    assert _call(configs / "midog" / "smoke.yaml", downloads / "midog", tmp_path / "out", "--features-only") == 0
+    made = {path.name for path in (tmp_path / "out" / "study" / "features").iterdir()}
+    assert made == {path.name for path in (run / "study" / "features").iterdir()}
+    assert not (tmp_path / "out" / "study" / "results.json").exists()
 
 
 def test_a_tile_lies_around_each_cell(run: Path, downloads: Path) -> None:

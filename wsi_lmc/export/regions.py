@@ -33,6 +33,7 @@ def tissue_ids(
     for index in sorted(range(len(polygons)), key=lambda index: -_area(polygons[index][0])):
         x, y = ((np.asarray(polygons[index][0]) - start) / cell - 0.5).T
         cover[draw.polygon(y, x, cover.shape)] = index + 1
+    # of coarse cells the nearest to the last tile may lie beyond the map
     corners = np.minimum(np.rint((origins - start) / cell).astype(int), (width - 1, height - 1))
     side = np.maximum(np.rint(np.asarray(footprint) / cell).astype(int), 1)
     found = np.empty(len(origins), np.int64)
